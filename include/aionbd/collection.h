@@ -1,0 +1,164 @@
+// One collection: points of one dimension, written, read and searched.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "aionbd/filter.h"
+#include "aionbd/options.h"
+#include "aionbd/status.h"
+#include "aionbd/types.h"
+
+namespace aionbd {
+
+struct CollectionInfo {
+  std::string name;
+  CollectionOptions options;
+  uint64_t points_count = 0;
+};
+
+struct UpsertResult {
+  uint64_t created = 0;
+  uint64_t updated = 0;
+  /// created[i] for points[i]: true if the id was not there before the batch (and i is the first
+  /// use of it in the batch).
+  std::vector<bool> created_flags;
+};
+
+struct GetOptions {
+  bool include_payload = true;
+  bool include_values = true;
+};
+
+struct GetResult {
+  std::vector<Point> points;     // in the order asked, found ones only
+  std::vector<PointId> missing;  // in the order asked
+};
+
+/// A page of points in ascending id order.
+struct ListRequest {
+  uint64_t offset = 0;              // positions to skip; 0..kListOffsetMax; not with after_id
+  std::optional<PointId> after_id;  // cursor: ids greater than this
+  uint64_t limit = 100;             // >= 1
+  const Filter* filter = nullptr;
+  bool include_payload = false;
+  bool include_values = false;
+};
+
+struct ListPage {
+  std::vector<Point> points;
+  uint64_t total = 0;  // live points of the collection (unfiltered)
+  bool more = false;   // points remain after the last of this page
+};
+
+enum class SearchMode : uint8_t { kExact, kIvf, kGraph, kAuto };
+
+struct SearchRequest {
+  std::span<const float> query;  // float[dimension], finite
+  std::optional<Metric> metric;  // unset: the collection's, else dot
+  uint32_t limit = 10;           // >= 1
+  uint32_t offset = 0;           // best hits to skip
+  SearchMode mode = SearchMode::kAuto;
+  std::optional<double> target_recall;  // (0, 1]
+  const Filter* filter = nullptr;
+  std::optional<float> score_threshold;  // keeps >= for dot and cosine, <= for l2
+  bool include_payload = true;
+  bool include_values = false;
+  bool explain = false;  // fill SearchResult::plan
+  Deadline deadline = kNoDeadline;
+};
+
+/// What the planner did with one segment; for `explain`.
+struct SegmentPlan {
+  uint64_t segment_id = 0;
+  std::string plan;  // "exact scan", "exact scan of matches", "open rows", ...
+  uint64_t rows = 0;
+  uint64_t candidates = 0;  // rows whose distance was computed
+};
+
+struct SearchResult {
+  Metric metric = Metric::kDot;
+  SearchMode mode = SearchMode::kExact;  // what really ran
+  std::optional<double> recall_at_k;     // 1.0 for exact; calibrated otherwise
+  bool ivf_fallback_exact = false;       // ivf was asked, no index was ready, answered exactly
+  std::vector<Hit> hits;                 // best first, ties by ascending id
+  std::vector<SegmentPlan> plan;  // with `explain`
+  uint64_t filter_us = 0, scan_us = 0, fetch_us = 0;  // time per stage
+};
+
+/// Many queries that share everything but the vector.
+struct SearchBatchRequest {
+  std::vector<std::span<const float>> queries;
+  SearchRequest common;  // `common.query` is not used
+};
+
+struct SegmentStats {
+  uint64_t id = 0;
+  bool sealed = false;
+  uint64_t rows = 0;
+  uint64_t rows_deleted = 0;
+  uint64_t disk_bytes = 0;
+  uint64_t memory_bytes = 0;
+};
+
+struct CollectionStats {
+  CollectionInfo info;
+  std::vector<SegmentStats> segments;
+  uint64_t disk_bytes = 0;
+  uint64_t memory_bytes = 0;
+};
+
+/// Thread safety: safe. Readers see one consistent state for the whole call and never wait for a
+/// writer. A write returns when it is as durable as the database's `Durability` promises, and is
+/// visible to every call that begins after that.
+///
+/// Errors of every call: not_found once the collection was dropped; unavailable after a failed sync
+/// (writes) or at shutdown; corruption when stored bytes it needs are damaged.
+class Collection {
+ public:
+  virtual ~Collection() = default;
+
+  virtual CollectionInfo info() const = 0;
+
+  /// Inserts or replaces `points` (values and payload whole), all or none, as one log record.
+  /// A repeated id: the last one wins. Errors: invalid_argument (dimension, non-finite value in a
+  /// strict collection, id of the wrong kind, bad payload), resource_exhausted (point cap, memory
+  /// budget), deadline_exceeded, storage_full: nothing changed.
+  virtual Result<UpsertResult> upsert(std::span<const Point> points,
+                                      Deadline deadline = kNoDeadline) = 0;
+
+  /// Deletes the points that are there, all in one record; silent about missing ids.
+  /// Returns how many were there.
+  virtual Result<uint64_t> remove(std::span<const PointId> ids, Deadline deadline = kNoDeadline) = 0;
+  /// Deletes every point that matches, in one record. Returns how many.
+  virtual Result<uint64_t> remove_matching(const Filter& filter, Deadline deadline = kNoDeadline) = 0;
+
+  /// Merges `keys` into the payload of each point. An unknown id: not_found and nothing changes.
+  /// Returns how many points really changed.
+  virtual Result<uint64_t> set_payload(std::span<const PointId> ids, const Payload& keys,
+                                       Deadline deadline = kNoDeadline) = 0;
+  /// Removes top-level keys from the payload of each point; as set_payload otherwise.
+  virtual Result<uint64_t> delete_payload_keys(std::span<const PointId> ids,
+                                               std::span<const std::string> keys,
+                                               Deadline deadline = kNoDeadline) = 0;
+
+  virtual Result<GetResult> get(std::span<const PointId> ids, const GetOptions& options) const = 0;
+  virtual Result<ListPage> list(const ListRequest& request) const = 0;
+  /// Live points, or those that match. Cost: O(1) without a filter.
+  virtual Result<uint64_t> count(const Filter* filter) const = 0;
+
+  /// The `limit` best points. Fewer only when fewer match. Errors: invalid_argument (dimension,
+  /// non-finite or, for cosine, zero query; mode ivf with too few points), deadline_exceeded.
+  virtual Result<SearchResult> search(const SearchRequest& request) const = 0;
+  /// As `search` for each query, all against the same state; rows are read once for many queries.
+  virtual Result<std::vector<SearchResult>> search_batch(const SearchBatchRequest& request) const = 0;
+
+  virtual Result<CollectionStats> stats() const = 0;
+  /// Seals the open rows and merges all segments into as few as possible.
+  virtual Status optimize() = 0;
+};
+
+}  // namespace aionbd

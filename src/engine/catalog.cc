@@ -1,0 +1,56 @@
+#include "engine/catalog.h"
+
+namespace aionbd {
+
+namespace {
+constexpr uint32_t kCatalogVersion = 1;
+constexpr size_t kEntryBytesMin = 8 + 8 + 4 + 8 + 4;  // bounds the reserve by the bytes there are
+}  // namespace
+
+std::string encode_catalog(const Catalog& catalog) {
+  std::string out;
+  Encoder encoder(&out);
+  encoder.put(kCatalogVersion);
+  encoder.put(static_cast<uint32_t>(catalog.collections.size()));
+  encoder.put(catalog.next_segment);
+  for (const CatalogEntry& entry : catalog.collections) {
+    encoder.put(entry.uid);
+    encode_collection_options(entry.options, encoder);
+    encoder.put_string(entry.name);
+    encoder.put(entry.applied);
+    encoder.put(static_cast<uint32_t>(entry.segments.size()));
+    for (const SegmentId id : entry.segments) encoder.put(id);
+  }
+  return out;
+}
+
+Result<Catalog> decode_catalog(std::string_view bytes) {
+  Catalog out;
+  if (bytes.empty()) return out;
+  Decoder decoder(as_bytes_of(bytes));
+  const auto version = decoder.get<uint32_t>();
+  const auto count = decoder.get<uint32_t>();
+  out.next_segment = decoder.get<uint64_t>();
+  if (!decoder.ok() || version != kCatalogVersion || count > decoder.remaining() / kEntryBytesMin) {
+    return corruption("manifest: catalog header is malformed");
+  }
+  out.collections.reserve(count);
+  for (uint32_t i = 0; i < count; ++i) {
+    CatalogEntry entry;
+    entry.uid = decoder.get<uint64_t>();
+    const bool options_ok = decode_collection_options(decoder, entry.options);
+    entry.name = std::string(decoder.get_string());
+    entry.applied = decoder.get<uint64_t>();
+    const auto segments = decoder.get<uint32_t>();
+    if (!options_ok || !check_collection_name(entry.name).ok() ||
+        segments > decoder.remaining() / sizeof(SegmentId)) {
+      return corruption("manifest: catalog entry is malformed");
+    }
+    for (uint32_t s = 0; s < segments; ++s) entry.segments.push_back(decoder.get<uint64_t>());
+    out.collections.push_back(std::move(entry));
+  }
+  if (!decoder.finished()) return corruption("manifest: bytes after the catalog");
+  return out;
+}
+
+}  // namespace aionbd

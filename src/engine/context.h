@@ -1,0 +1,90 @@
+// What all parts of one open database share.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+
+#include "aionbd/options.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/thread_pool.h"
+#include "engine/budget.h"
+#include "engine/engine_metrics.h"
+#include "storage/storage.h"
+
+namespace aionbd {
+
+class StoredCollection;
+
+/// Lives as long as the database or any handle to one of its collections.
+/// Thread safety: safe.
+struct EngineContext {
+  EngineContext(DatabaseOptions database_options, const Clock* clock_source)
+      : options(std::move(database_options)),
+        clock(clock_source),
+        logger(options.log),
+        budget(options.memory_budget_bytes) {}
+
+  // Constant after construction (storage and pool: after open, until close).
+  const DatabaseOptions options;
+  const Clock* const clock;
+  const Logger logger;
+  std::unique_ptr<Storage> storage;
+  std::unique_ptr<ThreadPool> pool;
+  std::function<void()> after_write;  // runs or schedules the maintenance a write made due
+  std::function<Status(StoredCollection&)> optimize;
+
+  // Own synchronisation.
+  MemoryBudget budget;
+  EngineMetrics metrics;
+  std::atomic<SegmentId> next_segment{1};
+  std::atomic<uint64_t> writes_since_checkpoint{0};
+
+  SegmentId new_segment_id() { return next_segment.fetch_add(1, std::memory_order_relaxed); }
+
+  // ---- calls in progress, so that close can wait for them ----
+  bool enter() EXCLUDES(mutex) {
+    MutexLock lock(mutex);
+    if (closed) return false;
+    ++calls;
+    return true;
+  }
+  void leave() EXCLUDES(mutex) {
+    MutexLock lock(mutex);
+    if (--calls == 0 && closed) idle.notify_all();
+  }
+  /// Refuses calls from now on, waits for those in progress.
+  void close() EXCLUDES(mutex) {
+    MutexLock lock(mutex);
+    closed = true;
+    while (calls > 0) idle.wait(mutex);
+  }
+
+  Mutex mutex;
+  CondVar idle;
+  bool closed GUARDED_BY(mutex) = false;
+  uint64_t calls GUARDED_BY(mutex) = 0;
+};
+
+/// A call in progress. Thread safety: single owner.
+class CallScope {
+ public:
+  explicit CallScope(EngineContext& context) : context_(context), entered_(context.enter()) {}
+  ~CallScope() {
+    if (entered_) context_.leave();
+  }
+  CallScope(const CallScope&) = delete;
+  CallScope& operator=(const CallScope&) = delete;
+
+  Status status() const {
+    return entered_ ? Status() : unavailable("the database is closed");
+  }
+
+ private:
+  EngineContext& context_;
+  const bool entered_;
+};
+
+}  // namespace aionbd

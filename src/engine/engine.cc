@@ -1,0 +1,384 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <map>
+#include <thread>
+
+#include "aionbd/distance.h"
+#include "distance/metric.h"
+#include "engine/catalog.h"
+#include "engine/context.h"
+#include "engine/maintenance.h"
+#include "engine/stored_collection.h"
+
+namespace aionbd {
+
+namespace {
+
+Status check_options(const DatabaseOptions& options) {
+  if (options.dimension_max < 1 || options.dimension_max > kDimensionCeiling) {
+    return invalid_argument("dimension_max must be between 1 and " +
+                            std::to_string(kDimensionCeiling) + ": got " +
+                            std::to_string(options.dimension_max));
+  }
+  if (options.group_commit_batch_max < 1) {
+    return invalid_argument("group_commit_batch_max must be at least 1: got 0");
+  }
+  if (options.checkpoint_interval < 1) {
+    return invalid_argument("checkpoint_interval must be at least 1: got 0");
+  }
+  if (options.points_per_collection_max > kSegmentRowsMax) {
+    return invalid_argument("points_per_collection_max must be at most " +
+                            std::to_string(kSegmentRowsMax) + ": got " +
+                            std::to_string(options.points_per_collection_max));
+  }
+  return {};
+}
+
+/// Thread safety: safe.
+class Engine final : public Database {
+ public:
+  explicit Engine(std::shared_ptr<EngineContext> context) : context_(std::move(context)) {}
+  ~Engine() override;
+
+  /// Recovery: catalog, segments, log. Called once, before anything else.
+  Status recover();
+
+  Result<std::shared_ptr<Collection>> create_collection(std::string_view name,
+                                                        const CollectionOptions& options,
+                                                        Deadline deadline) override;
+  Status drop_collection(std::string_view name, Deadline deadline) override;
+  Result<std::shared_ptr<Collection>> collection(std::string_view name) const override;
+  std::vector<CollectionInfo> list_collections() const override;
+  Status checkpoint() override;
+  Health health() const override;
+  std::vector<MetricSample> metrics() const override;
+
+ private:
+  using Collections = std::vector<std::shared_ptr<StoredCollection>>;
+
+  Status replay(Lsn lsn, Bytes record) REQUIRES(mutex_);
+  /// All entries: visible, being created, being dropped.
+  Collections all() const;
+  std::shared_ptr<StoredCollection> find(CollectionUid uid) const REQUIRES(mutex_);
+  std::shared_ptr<StoredCollection> find_visible(std::string_view name) const REQUIRES(mutex_);
+  void forget(const StoredCollection& collection);
+
+  const std::shared_ptr<EngineContext> context_;
+  std::unique_ptr<Maintenance> maintenance_;  // constant after recover
+
+  /// The name map. Lock order: this, a collection's write lock, storage's log lock.
+  mutable Mutex mutex_;
+  Collections collections_ GUARDED_BY(mutex_);
+};
+
+Engine::~Engine() {
+  context_->close();
+  if (maintenance_ != nullptr) maintenance_->stop();
+  maintenance_.reset();
+  // Handles may outlive us; the storage, and with it the directory lock, does not.
+  context_->pool.reset();
+  context_->storage.reset();
+}
+
+Engine::Collections Engine::all() const {
+  MutexLock lock(mutex_);
+  return collections_;
+}
+
+std::shared_ptr<StoredCollection> Engine::find(CollectionUid uid) const {
+  for (const auto& collection : collections_) {
+    if (collection->uid() == uid) return collection;
+  }
+  return nullptr;
+}
+
+std::shared_ptr<StoredCollection> Engine::find_visible(std::string_view name) const {
+  for (const auto& collection : collections_) {
+    if (collection->name() == name && collection->dropped_lsn == 0) return collection;
+  }
+  return nullptr;
+}
+
+void Engine::forget(const StoredCollection& collection) {
+  MutexLock lock(mutex_);
+  std::erase_if(collections_, [&](const auto& entry) { return entry.get() == &collection; });
+}
+
+// ---- recovery -----------------------------------------------------------------------------------
+
+Status Engine::recover() {
+  MutexLock lock(mutex_);
+  ASSIGN_OR_RETURN(const Catalog catalog, decode_catalog(context_->storage->catalog()));
+  context_->next_segment = catalog.next_segment;
+  Lsn replayed = 0;
+  for (const CatalogEntry& entry : catalog.collections) {
+    auto collection =
+        std::make_shared<StoredCollection>(context_, entry.uid, entry.name, entry.options);
+    const Status loaded = collection->load(entry.segments, entry.applied);
+    if (!loaded.ok()) {
+      // One damaged collection does not stop the others; its files stay for repair.
+      if (loaded.code() != Code::kCorruption && loaded.code() != Code::kNotFound) return loaded;
+      collection->catalogued = {entry.segments, entry.applied};
+      collection->quarantine(loaded.message());
+    }
+    collections_.push_back(std::move(collection));
+  }
+  RETURN_IF_ERROR(context_->storage->replay([&](Lsn lsn, Bytes record) NO_THREAD_SAFETY_ANALYSIS {
+    ++replayed;
+    return replay(lsn, record);
+  }));
+  std::erase_if(collections_, [](const auto& collection) { return collection->dropped_lsn != 0; });
+  for (const auto& collection : collections_) collection->finish_recovery();
+  // Records replayed count as writes not yet checkpointed, so that restarts in a loop cannot make
+  // the log grow without bound.
+  context_->writes_since_checkpoint = replayed;
+  maintenance_ = std::make_unique<Maintenance>(context_, [this] { return all(); },
+                                               context_->storage->replay_after());
+  context_->after_write = [this] { maintenance_->after_write(); };
+  context_->optimize = [this](StoredCollection& collection) {
+    return maintenance_->optimize(collection);
+  };
+  return {};
+}
+
+Status Engine::replay(Lsn lsn, Bytes record) {
+  ASSIGN_OR_RETURN(const Op op, decode_op(record));
+  Status done;
+  if (const auto* create = std::get_if<CreateOp>(&op)) {
+    if (find(lsn) == nullptr) {
+      collections_.push_back(
+          std::make_shared<StoredCollection>(context_, lsn, create->name, create->options));
+    }
+  } else if (const auto* drop = std::get_if<DropOp>(&op)) {
+    // Already gone: a checkpoint between the drop and the cut left it out.
+    if (const auto collection = find(drop->collection)) collection->dropped_lsn = lsn;
+  } else if (const auto* upsert = std::get_if<UpsertOp>(&op)) {
+    if (const auto collection = find(upsert->collection)) done = collection->replay(lsn, *upsert);
+  } else if (const auto* remove = std::get_if<RemoveOp>(&op)) {
+    if (const auto collection = find(remove->collection)) done = collection->replay(lsn, *remove);
+  }
+  // The collection has put itself into quarantine; the others go on.
+  return done.code() == Code::kCorruption ? Status() : done;
+}
+
+// ---- collections --------------------------------------------------------------------------------
+
+Result<std::shared_ptr<Collection>> Engine::create_collection(std::string_view name,
+                                                              const CollectionOptions& options,
+                                                              Deadline deadline) {
+  const CallScope call(*context_);
+  RETURN_IF_ERROR(call.status());
+  RETURN_IF_ERROR(check_collection_name(name));
+  RETURN_IF_ERROR(check_collection_options(options, context_->options.dimension_max));
+  std::shared_ptr<StoredCollection> created;
+  Ticket ticket;
+  {
+    MutexLock lock(mutex_);
+    RETURN_IF_ERROR(context_->storage->health());
+    if (find_visible(name) != nullptr) {
+      return already_exists("collection exists already: " + std::string(name));
+    }
+    if (deadline != kNoDeadline && context_->clock->now() >= deadline) {
+      return deadline_exceeded("request timed out before the write began");
+    }
+    ASSIGN_OR_RETURN(ticket, context_->storage->append(
+                                 encode_create({std::string(name), options}),
+                                 context_->storage->generation()));
+    created = std::make_shared<StoredCollection>(context_, ticket.lsn, std::string(name), options);
+    collections_.push_back(created);
+  }
+  const Status committed = context_->storage->commit(ticket);
+  if (!committed.ok()) {
+    forget(*created);
+    return committed;
+  }
+  created->visible.store(true, std::memory_order_release);
+  context_->metrics.writes.add();
+  context_->writes_since_checkpoint.fetch_add(1, std::memory_order_relaxed);
+  context_->after_write();
+  return std::shared_ptr<Collection>(std::move(created));
+}
+
+Status Engine::drop_collection(std::string_view name, Deadline deadline) {
+  const CallScope call(*context_);
+  RETURN_IF_ERROR(call.status());
+  std::shared_ptr<StoredCollection> dropped;
+  Ticket ticket;
+  {
+    MutexLock lock(mutex_);
+    RETURN_IF_ERROR(context_->storage->health());
+    dropped = find_visible(name);
+    if (dropped == nullptr || !dropped->visible) {
+      return not_found("collection does not exist: " + std::string(name));
+    }
+    if (deadline != kNoDeadline && context_->clock->now() >= deadline) {
+      return deadline_exceeded("request timed out before the write began");
+    }
+    ASSIGN_OR_RETURN(ticket, context_->storage->append(encode_drop(dropped->uid()),
+                                                       context_->storage->generation()));
+    dropped->dropped_lsn = ticket.lsn;
+  }
+  const Status committed = context_->storage->commit(ticket);
+  if (!committed.ok()) {
+    dropped->dropped_lsn = 0;
+    return committed;
+  }
+  dropped->mark_dropped();
+  forget(*dropped);
+  context_->metrics.writes.add();
+  context_->writes_since_checkpoint.fetch_add(1, std::memory_order_relaxed);
+  context_->after_write();
+  return {};
+}
+
+Result<std::shared_ptr<Collection>> Engine::collection(std::string_view name) const {
+  MutexLock lock(mutex_);
+  const std::shared_ptr<StoredCollection> found = find_visible(name);
+  if (found == nullptr || !found->visible) {
+    return not_found("collection does not exist: " + std::string(name));
+  }
+  return std::shared_ptr<Collection>(found);
+}
+
+std::vector<CollectionInfo> Engine::list_collections() const {
+  std::vector<CollectionInfo> out;
+  for (const auto& collection : all()) {
+    if (collection->visible && collection->dropped_lsn == 0) out.push_back(collection->info());
+  }
+  std::sort(out.begin(), out.end(),
+            [](const CollectionInfo& a, const CollectionInfo& b) { return a.name < b.name; });
+  return out;
+}
+
+Status Engine::checkpoint() {
+  const CallScope call(*context_);
+  RETURN_IF_ERROR(call.status());
+  return maintenance_->checkpoint();
+}
+
+// ---- state --------------------------------------------------------------------------------------
+
+Health Engine::health() const {
+  Health out;
+  const Status storage = context_->storage->health();
+  if (!storage.ok()) {
+    out.storage_available = false;
+    out.reason = storage.message();
+  }
+  for (const auto& collection : all()) {
+    if (!collection->quarantine_reason().empty()) out.quarantined.push_back(collection->name());
+  }
+  return out;
+}
+
+std::vector<MetricSample> Engine::metrics() const {
+  using Rows = EngineMetricRows;
+  const EngineMetrics& engine = context_->metrics;
+  const StorageMetrics& storage = context_->storage->metrics();
+  double collections = 0, points = 0, quarantined = 0, segments = 0, segment_bytes = 0;
+  for (const auto& collection : all()) {
+    if (!collection->visible || collection->dropped_lsn != 0) continue;
+    collections += 1;
+    points += static_cast<double>(collection->points_count());
+    if (!collection->quarantine_reason().empty()) quarantined += 1;
+    for (const SegmentView& view : collection->sealed_segments()) {
+      segments += 1;
+      segment_bytes += static_cast<double>(view.segment->disk_bytes());
+    }
+  }
+  return {
+      sample_of(Rows::kCollections, collections),
+      sample_of(Rows::kPoints, points),
+      sample_of(Rows::kQuarantined, quarantined),
+      sample_of(Rows::kWriteLockEntries, collections),
+      sample_of(Rows::kMemoryUsed, static_cast<double>(context_->budget.used())),
+      sample_of(Rows::kWrites, engine.writes),
+      sample_of(Rows::kCheckpointInFlight, engine.checkpoint_in_flight),
+      sample_of(Rows::kCheckpointDegraded, engine.checkpoint_degraded),
+      sample_of(Rows::kCheckpointSuccess, engine.checkpoint_success),
+      sample_of(Rows::kCheckpointError, engine.checkpoint_error),
+      sample_of(Rows::kCheckpointSkips, engine.checkpoint_schedule_skips),
+      sample_of(Rows::kGroupCommits, storage.group_commits),
+      sample_of(Rows::kGroupedRecords, storage.grouped_records),
+      sample_of(Rows::kGroupQueueDepth, storage.group_queue_depth),
+      sample_of(Rows::kWalSize, storage.wal_size_bytes),
+      sample_of(Rows::kWalTailOpen, storage.wal_tail_open),
+      sample_of(Rows::kWalDiscarded, storage.wal_discarded_bytes),
+      sample_of(Rows::kSegments, segments),
+      sample_of(Rows::kSegmentBytes, segment_bytes),
+      sample_of(Rows::kSearchQueries, engine.search_queries),
+      sample_of(Rows::kSearchIvf, engine.search_ivf_queries),
+      sample_of(Rows::kSearchIvfFallback, engine.search_ivf_fallback_exact),
+      sample_of(Rows::kAppendTime, storage.wal_append),
+      sample_of(Rows::kSyncTime, storage.wal_sync),
+      sample_of(Rows::kApplyTime, engine.write_apply_time),
+      sample_of(Rows::kCheckpointTime, engine.checkpoint_time),
+      sample_of(Rows::kCompactionTime, engine.compaction_time),
+      sample_of(Rows::kCompactions, engine.compactions),
+      sample_of(Rows::kCompactionBytes, engine.compaction_bytes),
+      sample_of(Rows::kSearchExactTime, engine.search_exact_time),
+  };
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Database>> open_database(DatabaseOptions options,
+                                                const EngineEnvironment& environment) {
+  RETURN_IF_ERROR(check_options(options));
+  size_t threads = options.search_threads;
+  if (threads == 0) threads = std::max(1U, std::thread::hardware_concurrency());
+  auto context = std::make_shared<EngineContext>(std::move(options), environment.clock);
+  StorageOptions storage;
+  storage.dir = context->options.data_dir;
+  storage.persistent = context->options.persistent;
+  storage.durability = context->options.durability;
+  storage.group_commit_batch_max = context->options.group_commit_batch_max;
+  storage.group_commit_delay = context->options.group_commit_delay;
+  storage.files = environment.files;
+  storage.clock = environment.clock;
+  storage.logger = context->logger;
+  ASSIGN_OR_RETURN(context->storage, Storage::open(std::move(storage)));
+  context->pool = std::make_unique<ThreadPool>(threads - 1);
+  auto engine = std::make_unique<Engine>(context);
+  RETURN_IF_ERROR(engine->recover());
+  return std::unique_ptr<Database>(std::move(engine));
+}
+
+Result<std::unique_ptr<Database>> Database::open(DatabaseOptions options) {
+  return open_database(std::move(options), {&posix_file_system(), &system_clock_source()});
+}
+
+std::vector<const MetricRow*> Database::metric_rows() {
+  // The rows do not depend on a store, so an empty one in memory lists them.
+  DatabaseOptions options;
+  options.persistent = false;
+  const auto database = open(std::move(options));
+  std::vector<const MetricRow*> out;
+  if (!database) return out;
+  for (const MetricSample& sample : (*database)->metrics()) out.push_back(sample.row);
+  return out;
+}
+
+std::string_view Database::simd_target() { return simd_target_name(); }
+
+std::string_view version() { return "0.1.0"; }
+
+Result<float> score_between(std::span<const float> left, std::span<const float> right,
+                            Metric metric) {
+  if (left.empty()) return invalid_argument("left must not be empty");
+  if (left.size() != right.size()) {
+    return invalid_argument("left and right must have the same length: got " +
+                            std::to_string(left.size()) + " and " + std::to_string(right.size()));
+  }
+  ASSIGN_OR_RETURN(const PreparedQuery query, PreparedQuery::make(metric, left));
+  const float norm = norm_squared(right.data(), right.size());
+  if (metric == Metric::kCosine && norm == 0.0F) {
+    return invalid_argument("right must not be a zero vector for the cosine metric");
+  }
+  float distance = 0;
+  query.distances(right.data(), &norm, 1, &distance);
+  return score_of(metric, distance);
+}
+
+}  // namespace aionbd

@@ -1,0 +1,102 @@
+// The engine's metric rows and the counters behind them.
+#pragma once
+
+#include "base/metrics.h"
+
+namespace aionbd {
+
+/// Counted where things happen; read by `Database::metrics`. Thread safety: safe.
+struct EngineMetrics {
+  Counter writes;                     // log records acknowledged
+  Gauge checkpoint_in_flight;         // 0 or 1
+  Counter checkpoint_success;
+  Counter checkpoint_error;
+  Counter checkpoint_degraded;        // checkpoints that fell back to a later one: storage was full
+  Counter checkpoint_schedule_skips;  // due while one was running
+  Counter compactions;
+  Counter compaction_bytes;
+  Histogram compaction_time;
+  Histogram checkpoint_time;
+  Counter search_queries;
+  Counter search_ivf_queries;
+  Counter search_ivf_fallback_exact;
+  Histogram search_exact_time;
+  Histogram write_apply_time;
+};
+
+/// Everything `Database::metrics` reports, in table order. The metric names are written here only.
+struct EngineMetricRows {
+  static constexpr MetricRow kCollections{"collections", MetricKind::kGauge, "1",
+                                          "Collections that exist."};
+  static constexpr MetricRow kPoints{"points", MetricKind::kGauge, "1",
+                                     "Live points in all collections."};
+  static constexpr MetricRow kQuarantined{
+      "collections_quarantined", MetricKind::kGauge, "1",
+      "Collections refused because their files are damaged."};
+  static constexpr MetricRow kWriteLockEntries{"collection_write_lock_entries", MetricKind::kGauge,
+                                               "1", "Write locks held in memory: one a collection."};
+  static constexpr MetricRow kMemoryUsed{
+      "memory_used_bytes", MetricKind::kGauge, "bytes",
+      "Memory reserved for rows, ids and payloads that are not sealed yet."};
+  static constexpr MetricRow kWrites{"persistence_writes", MetricKind::kCounter, "1",
+                                     "Log records acknowledged since start."};
+  static constexpr MetricRow kCheckpointInFlight{"persistence_checkpoint_in_flight",
+                                                 MetricKind::kGauge, "1",
+                                                 "Checkpoints running now: 0 or 1."};
+  static constexpr MetricRow kCheckpointDegraded{
+      "persistence_checkpoint_degraded_total", MetricKind::kCounter, "1",
+      "Checkpoints given up for want of space; the log keeps what they would have sealed."};
+  static constexpr MetricRow kCheckpointSuccess{"persistence_checkpoint_success_total",
+                                                MetricKind::kCounter, "1",
+                                                "Checkpoints completed."};
+  static constexpr MetricRow kCheckpointError{"persistence_checkpoint_error_total",
+                                              MetricKind::kCounter, "1", "Checkpoints that failed."};
+  static constexpr MetricRow kCheckpointSkips{
+      "persistence_checkpoint_schedule_skips_total", MetricKind::kCounter, "1",
+      "Times a checkpoint was due while one was running."};
+  static constexpr MetricRow kGroupCommits{"persistence_wal_group_commits_total",
+                                           MetricKind::kCounter, "1",
+                                           "Groups of records written to the log together."};
+  static constexpr MetricRow kGroupedRecords{"persistence_wal_grouped_records_total",
+                                             MetricKind::kCounter, "1", "Records in those groups."};
+  static constexpr MetricRow kGroupQueueDepth{"persistence_wal_group_queue_depth",
+                                              MetricKind::kGauge, "1",
+                                              "Records waiting to be written to the log."};
+  static constexpr MetricRow kWalSize{"persistence_wal_size_bytes", MetricKind::kGauge, "bytes",
+                                      "Size of all live log files."};
+  static constexpr MetricRow kWalTailOpen{"persistence_wal_tail_open", MetricKind::kGauge, "bool",
+                                          "1 while the log accepts records."};
+  static constexpr MetricRow kWalDiscarded{"persistence_wal_discarded_bytes", MetricKind::kCounter,
+                                           "bytes", "Torn tail of the log cut at start."};
+  static constexpr MetricRow kSegments{"persistence_incremental_segments", MetricKind::kGauge, "1",
+                                       "Sealed segment files that are live."};
+  static constexpr MetricRow kSegmentBytes{"persistence_incremental_size_bytes", MetricKind::kGauge,
+                                           "bytes", "Size of the live segment files."};
+  static constexpr MetricRow kSearchQueries{"search_queries_total", MetricKind::kCounter, "1",
+                                            "Queries answered; each query of a batch counts."};
+  static constexpr MetricRow kSearchIvf{"search_ivf_queries_total", MetricKind::kCounter, "1",
+                                        "Queries answered by an IVF index."};
+  static constexpr MetricRow kSearchIvfFallback{
+      "search_ivf_fallback_exact_total", MetricKind::kCounter, "1",
+      "Queries that asked for ivf and were answered exactly for want of a ready index."};
+  static constexpr MetricRow kAppendTime{"wal_append_duration_seconds", MetricKind::kHistogram,
+                                         "seconds", "Writing one group to the log."};
+  static constexpr MetricRow kSyncTime{"wal_fsync_duration_seconds", MetricKind::kHistogram,
+                                       "seconds", "Syncing one group of the log."};
+  static constexpr MetricRow kApplyTime{
+      "write_apply_duration_seconds", MetricKind::kHistogram, "seconds",
+      "Resolving and applying one write under the collection's lock."};
+  static constexpr MetricRow kCheckpointTime{"checkpoint_duration_seconds", MetricKind::kHistogram,
+                                             "seconds", "One checkpoint."};
+  static constexpr MetricRow kCompactionTime{"compaction_duration_seconds", MetricKind::kHistogram,
+                                             "seconds", "One compaction."};
+  static constexpr MetricRow kCompactions{"compactions_total", MetricKind::kCounter, "1",
+                                          "Compactions completed."};
+  static constexpr MetricRow kCompactionBytes{"compaction_bytes_total", MetricKind::kCounter,
+                                              "bytes", "Bytes of segment files written by them."};
+  static constexpr MetricRow kSearchExactTime{
+      "search_exact_duration_seconds", MetricKind::kHistogram, "seconds",
+      "One exact search call, single or batch, inside the engine."};
+};
+
+}  // namespace aionbd

@@ -1,0 +1,84 @@
+// Checkpoint and compaction: make new immutable files, then publish a new list.
+//
+// A checkpoint starts a new log file, retires every open segment, writes each as a sorted, immutable
+// file, and publishes a manifest that names them and lets the log before go. So the log to replay at
+// start is bounded, and disk grows with the data, not with its history.
+//
+// Compaction is size-tiered: when a collection has `compact_after` segments, the smallest ones are
+// merged, as many as can be such that the largest of them is no larger than the others together. The
+// segment a row lives in then at least doubles with each merge, so a row is rewritten at most
+// log2(n) times and the whole work of a point-by-point load is O(n log n); and segments that cannot
+// be merged under this rule grow at least geometrically, so their number is logarithmic. A segment
+// that is mostly dead rows is rewritten alone, which its dead rows pay for.
+//
+// One job at a time per database, under one lock: a checkpoint never runs beside a compaction, so
+// the rows being merged can die only in unsealed segments, whose records are still in the log.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "base/mutex.h"
+#include "engine/catalog.h"
+#include "engine/context.h"
+#include "engine/stored_collection.h"
+
+namespace aionbd {
+
+/// Thread safety: safe.
+class Maintenance {
+ public:
+  using Collections = std::vector<std::shared_ptr<StoredCollection>>;
+  /// `collections` gives all that exist now, those being created or dropped included.
+  Maintenance(std::shared_ptr<EngineContext> context, std::function<Collections()> collections,
+              Lsn replay_after);
+  /// Waits for a job in progress.
+  ~Maintenance();
+
+  /// Runs or schedules what the writes since the last checkpoint made due.
+  void after_write();
+  /// Seals all open rows and shortens the log; then compacts where due.
+  Status checkpoint();
+  /// Merges all segments of one collection into one.
+  Status optimize(StoredCollection& collection);
+  /// No new background job.
+  void stop();
+
+ private:
+  struct Sealed {
+    std::shared_ptr<StoredCollection> collection;
+    FrozenRows frozen;
+    std::vector<std::shared_ptr<const SealedSegment>> segments;  // per part; null: nothing left
+  };
+
+  void run_in_background();
+  void run_due();
+  Status checkpoint_locked() REQUIRES(job_mutex_);
+  Status seal(Sealed& job) REQUIRES(job_mutex_);
+  Status publish(Lsn replay_after) REQUIRES(job_mutex_);
+  Status compact_due() REQUIRES(job_mutex_);
+  Status merge(StoredCollection& collection, const std::vector<SegmentView>& inputs)
+      REQUIRES(job_mutex_);
+
+  // Constant after construction.
+  const std::shared_ptr<EngineContext> context_;
+  const std::function<Collections()> collections_;
+
+  /// Held for a whole job. Before the engine's name map in the lock order.
+  Mutex job_mutex_;
+  Lsn replay_after_ GUARDED_BY(job_mutex_);
+  std::atomic<bool> busy_{false};
+
+  Mutex wake_mutex_;
+  CondVar wake_;
+  bool due_ GUARDED_BY(wake_mutex_) = false;
+  bool stopping_ GUARDED_BY(wake_mutex_) = false;
+  std::thread thread_;  // with async_checkpoints
+};
+
+/// Which of the sealed segments to merge now; empty: none. `inputs` may be in any order.
+std::vector<SegmentView> choose_merge(std::vector<SegmentView> sealed, uint32_t compact_after);
+
+}  // namespace aionbd

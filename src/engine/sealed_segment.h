@@ -1,0 +1,78 @@
+// An immutable segment: rows in id order in a checksummed file, read where they lie.
+//
+// Because rows are sorted by id, the id column is its own index (binary search), listing is a merge
+// of columns, and among equal distances the lower row is the lower id. Sections and their layout:
+// docs/format.md, "Segment sections".
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/segment.h"
+#include "storage/segment_file.h"
+
+namespace aionbd {
+
+/// Thread safety: immutable.
+class SealedSegment : public Segment {
+ public:
+  /// Reads and checks the small sections. Errors: corruption (also when dimension or id type differ
+  /// from what the collection says).
+  static Result<std::shared_ptr<const SealedSegment>> open(std::shared_ptr<SegmentFile> file,
+                                                           uint32_t dimension, IdType id_type);
+
+  SegmentId id() const override { return file_->id(); }
+  bool sealed() const override { return true; }
+  Result<RowBlock> rows(RowId first, size_t limit) const override;
+  Result<Bytes> id_bytes(RowId row) const override;
+  Result<Bytes> payload(RowId row) const override;
+  Result<std::optional<RowId>> find(const PointId& id, RowId visible) const override;
+  uint64_t disk_bytes() const override { return file_->file_bytes(); }
+  uint64_t memory_bytes() const override { return 0; }
+
+  RowId rows_count() const { return rows_count_; }
+  /// The first row whose id is not less than `id`; rows_count() when there is none.
+  Result<RowId> lower_bound(const PointId& id) const;
+  /// Rows of other segments that the writes in this one made dead.
+  Result<std::vector<Kill>> kills() const;
+
+ private:
+  SealedSegment() = default;
+  Status check_sections() const;
+  Result<uint64_t> number_at(RowId row) const;
+
+  std::shared_ptr<SegmentFile> file_;
+  uint32_t dimension_ = 0;
+  IdType id_type_ = IdType::kU64;
+  RowId rows_count_ = 0;
+  uint64_t kills_count_ = 0;
+  Section ids_;         // uint64_t[rows], u64 ids
+  Section id_offsets_;  // uint64_t[rows + 1], string ids
+  Section id_texts_;
+  Section values_;           // float[rows x dimension]
+  Section norms_;            // float[rows]
+  Section payload_offsets_;  // uint64_t[rows + 1]; absent when no row has a payload
+  Section payloads_;
+  Section kills_;
+  PointId id_min_, id_max_;  // of rows_count_ > 0
+};
+
+/// A row to be sealed.
+struct SealRow {
+  const Segment* segment;
+  RowId row;
+};
+
+/// Live rows of `inputs` in id order. REQUIRES: no id lives twice.
+/// Errors: corruption of an input.
+Result<std::vector<SealRow>> rows_in_id_order(std::span<const SegmentView> inputs, IdType id_type);
+
+/// Streams `rows` and `kills` into a new segment file. Memory: one buffer. Cost: one pass over the
+/// input bytes per section.
+Result<std::shared_ptr<SegmentFile>> write_sealed_segment(SegmentWriter& writer,
+                                                          std::span<const SealRow> rows,
+                                                          std::span<const Kill> kills,
+                                                          uint32_t dimension, IdType id_type);
+
+}  // namespace aionbd

@@ -1,0 +1,499 @@
+#include "engine/search.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <string>
+
+#include "base/mutex.h"
+#include "distance/metric.h"
+#include "engine/reader.h"
+#include "index/top_k.h"
+#include "payload/filter.h"
+#include "payload/payload.h"
+
+namespace aionbd {
+
+namespace {
+
+/// Rows per call of the scan kernel: distances of a block stay in the first-level cache.
+constexpr size_t kScanRows = 256;
+/// Rows per unit of parallel work: long enough to hide hand-over, short enough to balance.
+constexpr size_t kTaskRows = 8192;
+/// Floats below which a search runs on the caller alone: 4 MiB, about 100 us of reading.
+constexpr uint64_t kParallelFloatsMin = uint64_t{1} << 20;
+/// Queries from which the matrix product beats repeated scans.
+constexpr size_t kBatchQueriesMin = 4;
+
+struct Candidate {
+  float distance = 0;
+  uint32_t part = 0;  // index in View::segments
+  RowId row = 0;
+};
+
+/// By distance, then by point id.
+class CandidateLess {
+ public:
+  explicit CandidateLess(const View& view) : view_(&view) {}
+
+  bool operator()(const Candidate& a, const Candidate& b) const {
+    if (a.distance != b.distance) return a.distance < b.distance;
+    if (a.part == b.part && view_->segments[a.part].segment->sealed()) return a.row < b.row;
+    return id_less(a, b);
+  }
+
+ private:
+  bool id_less(const Candidate& a, const Candidate& b) const {
+    const Result<Bytes> left = view_->segments[a.part].segment->id_bytes(a.row);
+    const Result<Bytes> right = view_->segments[b.part].segment->id_bytes(b.row);
+    // Damage is met again, and reported, when the hit is fetched.
+    if (!left || !right) return std::pair(a.part, a.row) < std::pair(b.part, b.row);
+    if (id_type_ == IdType::kString) return as_text(*left) < as_text(*right);
+    return point_id_of(IdType::kU64, *left).number() < point_id_of(IdType::kU64, *right).number();
+  }
+
+  const View* view_;
+
+ public:
+  IdType id_type_ = IdType::kU64;
+};
+
+/// What one search call has decided before it looks at rows. Thread safety: immutable.
+struct Plan {
+  const View& view;
+  const CollectionOptions& collection;
+  const SearchRequest& request;
+  Metric metric = Metric::kDot;
+  uint64_t depth = 0;  // hits to find: offset + limit, at most the live points
+  float cutoff = kFarthest;
+  std::optional<CompiledFilter> filter;
+  CandidateLess less;
+
+  size_t dim() const { return collection.dimension; }
+};
+
+struct Task {
+  uint32_t part;
+  RowId first;
+  size_t count;
+};
+
+Status check_query(const SearchRequest& request, std::span<const float> query,
+                   const CollectionOptions& collection) {
+  if (query.size() != collection.dimension) {
+    return invalid_argument("query: dimension differs from the collection's: got " +
+                            std::to_string(query.size()) + ", want " +
+                            std::to_string(collection.dimension));
+  }
+  for (const float value : query) {
+    if (!std::isfinite(value)) return invalid_argument("query must hold finite f32 numbers only");
+  }
+  if (request.limit == 0) return invalid_argument("limit must be at least 1: got 0");
+  if (request.target_recall && !(*request.target_recall > 0 && *request.target_recall <= 1)) {
+    return invalid_argument("target_recall must be above 0 and at most 1");
+  }
+  if (request.score_threshold && !std::isfinite(*request.score_threshold)) {
+    return invalid_argument("score_threshold must be a finite number");
+  }
+  return {};
+}
+
+Result<Plan> make_plan(const View& view, const CollectionOptions& collection,
+                       const std::vector<std::span<const float>>& queries,
+                       const SearchRequest& request) {
+  for (size_t i = 0; i < queries.size(); ++i) {
+    const Status checked = check_query(request, queries[i], collection);
+    if (checked.ok()) continue;
+    return queries.size() == 1 ? checked
+                               : checked.with_context("queries[" + std::to_string(i) + "]");
+  }
+  if (request.mode == SearchMode::kIvf && view.points < kIvfPointsMin) {
+    return invalid_argument("mode ivf needs at least " + std::to_string(kIvfPointsMin) +
+                            " points: the collection has " + std::to_string(view.points));
+  }
+  Plan plan{view, collection, request, Metric::kDot, 0, kFarthest, {}, CandidateLess(view)};
+  plan.less.id_type_ = collection.id_type;
+  plan.metric = request.metric.value_or(collection.metric.value_or(Metric::kDot));
+  plan.depth = std::min<uint64_t>(uint64_t{request.offset} + request.limit, view.points);
+  if (request.score_threshold) {
+    plan.cutoff = distance_of_threshold(plan.metric, *request.score_threshold);
+  }
+  if (request.filter != nullptr) {
+    ASSIGN_OR_RETURN(plan.filter, CompiledFilter::compile(*request.filter));
+  }
+  return plan;
+}
+
+/// Writes to `rows` the rows of [first, first + count) that are live and match; returns how many.
+Result<size_t> allowed_rows(const Plan& plan, const SegmentView& part, RowId first, size_t count,
+                            RowId* rows) {
+  size_t n = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const RowId row = first + static_cast<RowId>(i);
+    if (part.dead->contains(row)) continue;
+    if (plan.filter) {
+      ASSIGN_OR_RETURN(const Bytes payload, part.segment->payload(row));
+      if (!plan.filter->matches(payload)) continue;
+    }
+    rows[n++] = row;
+  }
+  return n;
+}
+
+/// A zero row has no direction: cosine searches never return it.
+bool has_no_direction(const Plan& plan, float norm_squared) {
+  return plan.metric == Metric::kCosine && norm_squared == 0.0F;
+}
+
+// ---- one query ----------------------------------------------------------------------------------
+
+using Best = TopK<Candidate, CandidateLess>;
+
+/// Scans one task's rows into `best`; returns how many distances were computed.
+Result<size_t> scan_task(const Plan& plan, const PreparedQuery& query, const Task& task,
+                         Best& best) {
+  const SegmentView& part = plan.view.segments[task.part];
+  float distances[kScanRows];
+  uint32_t near[kScanRows];
+  RowId allowed[kScanRows];
+  size_t computed = 0;
+  RowId row = task.first;
+  const RowId end = task.first + static_cast<RowId>(task.count);
+  while (row < end) {
+    const size_t want = std::min<size_t>(kScanRows, end - row);
+    ASSIGN_OR_RETURN(const RowBlock block, part.segment->rows(row, want));
+    size_t matches = block.count;
+    if (plan.filter) {
+      ASSIGN_OR_RETURN(matches, allowed_rows(plan, part, row, block.count, allowed));
+      // Runs of matching rows are scanned together; the rest is not read at all.
+      for (size_t i = 0; i < matches;) {
+        size_t j = i + 1;
+        while (j < matches && allowed[j] == allowed[i] + (j - i)) ++j;
+        const size_t at = allowed[i] - row;
+        query.distances(block.values + at * plan.dim(), block.norms_squared + at, j - i,
+                        distances + at);
+        i = j;
+      }
+      for (size_t i = 0; i < matches; ++i) near[i] = allowed[i] - row;
+    } else {
+      query.distances(block.values, block.norms_squared, block.count, distances);
+      const float limit = std::min(best.threshold(), plan.cutoff);
+      matches = select_at_most(distances, limit, block.count, near);
+    }
+    computed += plan.filter ? matches : block.count;
+    for (size_t i = 0; i < matches; ++i) {
+      const uint32_t at = near[i];
+      const RowId found = row + at;
+      if (distances[at] > best.threshold() || distances[at] > plan.cutoff) continue;
+      if (part.dead->contains(found) || has_no_direction(plan, block.norms_squared[at])) continue;
+      best.push({distances[at], task.part, found});
+    }
+    row += static_cast<RowId>(block.count);
+  }
+  return computed;
+}
+
+std::vector<Task> make_tasks(const View& view) {
+  std::vector<Task> out;
+  for (uint32_t p = 0; p < view.segments.size(); ++p) {
+    const SegmentView& part = view.segments[p];
+    if (part.live() == 0) continue;
+    for (uint64_t first = 0; first < part.rows; first += kTaskRows) {
+      out.push_back({p, static_cast<RowId>(first),
+                     static_cast<size_t>(std::min<uint64_t>(kTaskRows, part.rows - first))});
+    }
+  }
+  return out;
+}
+
+bool deadline_passed(const SearchEnvironment& environment, const SearchRequest& request) {
+  return request.deadline != kNoDeadline && environment.clock.now() >= request.deadline;
+}
+
+/// The first error that any of several threads met. Thread safety: safe.
+class FirstError {
+ public:
+  void note(const Status& status) {
+    MutexLock lock(mutex_);
+    if (status_.ok()) status_ = status;
+    failed_.store(true, std::memory_order_relaxed);
+  }
+  bool failed() const { return failed_.load(std::memory_order_relaxed); }
+  Status status() {
+    MutexLock lock(mutex_);
+    return status_;
+  }
+
+ private:
+  Mutex mutex_;
+  Status status_ GUARDED_BY(mutex_);
+  std::atomic<bool> failed_{false};
+};
+
+/// `computed[p]` grows by the distances computed in part p.
+Result<std::vector<Candidate>> scan_one(const SearchEnvironment& environment, const Plan& plan,
+                                        std::span<const float> values,
+                                        std::vector<std::atomic<uint64_t>>& computed) {
+  ASSIGN_OR_RETURN(const PreparedQuery query, PreparedQuery::make(plan.metric, values));
+  const std::vector<Task> tasks = make_tasks(plan.view);
+  const bool large = plan.view.points * plan.dim() >= kParallelFloatsMin;
+  const size_t lanes = large ? std::min(environment.pool.helpers_count() + 1, tasks.size()) : 1;
+  std::vector<Best> best(std::max<size_t>(lanes, 1), Best(plan.depth, plan.less));
+  std::atomic<size_t> next{0};
+  FirstError error;
+  environment.pool.for_each(lanes, [&](size_t lane) {
+    for (;;) {
+      const size_t i = next.fetch_add(1, std::memory_order_relaxed);
+      if (i >= tasks.size() || error.failed()) return;
+      if (deadline_passed(environment, plan.request)) {
+        error.note(deadline_exceeded("search ran out of time"));
+        return;
+      }
+      const Result<size_t> done = scan_task(plan, query, tasks[i], best[lane]);
+      if (!done) return error.note(done.error());
+      computed[tasks[i].part].fetch_add(*done, std::memory_order_relaxed);
+    }
+  });
+  RETURN_IF_ERROR(error.status());
+  for (size_t lane = 1; lane < best.size(); ++lane) {
+    for (const Candidate& candidate : best[lane].items()) best[0].push(candidate);
+  }
+  return best[0].take_sorted();
+}
+
+// ---- many queries -------------------------------------------------------------------------------
+
+/// Candidates of each query of a group, by the matrix product's distances.
+///
+/// Keeps every row whose distance is within twice the error bound of the k-th smallest. Proof that
+/// none of the true k best is lost: let t be the k-th smallest approximate distance seen and b the
+/// largest error bound of the rows seen. The k rows at or below t have true distances <= t + b, so
+/// the true k-th best is <= t + b, and a row of the true k best has an approximate distance
+/// <= t + 2b. Rows to come only lower the true k-th best. Thread safety: single owner.
+class CandidatePool {
+ public:
+  CandidatePool(const PreparedBatch& batch, size_t depth)
+      : batch_(&batch),
+        depth_(depth),
+        room_(2 * depth + kSpare),
+        items_(batch.queries_count()),
+        rooms_(batch.queries_count(), room_),
+        kth_(batch.queries_count(), kFarthest),
+        bounds_(batch.queries_count(), 0.0F),
+        limits_(batch.stride(), kFarthest) {}
+
+  /// Takes note of the norms of rows about to come. False when no bound can be given for them.
+  bool admit_norms(const float* norms_squared, size_t n) {
+    float largest = norm_max_;
+    for (size_t i = 0; i < n; ++i) {
+      if (!(norms_squared[i] <= std::numeric_limits<float>::max())) return false;
+      largest = std::max(largest, norms_squared[i]);
+    }
+    if (largest == norm_max_ && !first_) return true;
+    first_ = false;
+    norm_max_ = largest;
+    for (size_t q = 0; q < items_.size(); ++q) {
+      bounds_[q] = batch_->error_bound(q, norm_max_);
+      if (!std::isfinite(bounds_[q])) return false;
+      limits_[q] = kth_[q] + 2 * bounds_[q];
+    }
+    return true;
+  }
+
+  const float* limits() const { return limits_.data(); }
+
+  void push(size_t q, const Candidate& candidate) {
+    items_[q].push_back(candidate);
+    if (items_[q].size() >= rooms_[q]) prune(q);
+  }
+
+  const std::vector<Candidate>& items(size_t q) const { return items_[q]; }
+
+ private:
+  static constexpr size_t kSpare = 64;  // pushes between prunings, at least
+
+  void prune(size_t q) {
+    std::vector<Candidate>& items = items_[q];
+    const auto nearer = [](const Candidate& a, const Candidate& b) {
+      return a.distance < b.distance;
+    };
+    const auto kth = items.begin() + static_cast<std::ptrdiff_t>(depth_ - 1);
+    std::nth_element(items.begin(), kth, items.end(), nearer);
+    kth_[q] = kth->distance;
+    limits_[q] = kth_[q] + 2 * bounds_[q];
+    std::erase_if(items, [&](const Candidate& c) { return c.distance > limits_[q]; });
+    // Many rows at one distance stay: then prune less often instead of again and again.
+    rooms_[q] = std::max(room_, 2 * items.size());
+  }
+
+  const PreparedBatch* batch_;
+  const size_t depth_;
+  const size_t room_;
+  std::vector<std::vector<Candidate>> items_;
+  std::vector<size_t> rooms_;
+  std::vector<float> kth_;     // k-th smallest distance at the last pruning
+  std::vector<float> bounds_;  // error bound for the norms admitted
+  std::vector<float> limits_;  // what may still enter
+  float norm_max_ = 0;
+  bool first_ = true;
+};
+
+/// Fills the pool from all rows. Returns false when the product cannot be used for this data.
+Result<bool> collect(const SearchEnvironment& environment, const Plan& plan,
+                     const PreparedBatch& batch, CandidatePool& pool,
+                     std::vector<std::atomic<uint64_t>>& computed) {
+  constexpr size_t kBlock = PreparedBatch::kRowsBlock;
+  const size_t stride = batch.stride();
+  std::vector<float> distances(kBlock * stride);
+  std::vector<uint32_t> near(stride);
+  RowId allowed[kBlock];
+  for (uint32_t p = 0; p < plan.view.segments.size(); ++p) {
+    const SegmentView& part = plan.view.segments[p];
+    if (part.live() == 0) continue;
+    if (deadline_passed(environment, plan.request)) {
+      return deadline_exceeded("search ran out of time");
+    }
+    for (RowId row = 0; row < part.rows;) {
+      const size_t want = std::min<size_t>(kBlock, part.rows - row);
+      ASSIGN_OR_RETURN(const RowBlock block, part.segment->rows(row, want));
+      ASSIGN_OR_RETURN(const size_t matches, allowed_rows(plan, part, row, block.count, allowed));
+      if (matches > 0) {
+        if (!pool.admit_norms(block.norms_squared, block.count)) return false;
+        batch.distances(block.values, block.norms_squared, block.count, distances.data());
+        computed[p].fetch_add(block.count * batch.queries_count(), std::memory_order_relaxed);
+      }
+      for (size_t i = 0; i < matches; ++i) {
+        const size_t at = allowed[i] - row;
+        if (has_no_direction(plan, block.norms_squared[at])) continue;
+        const float* line = distances.data() + at * stride;
+        const size_t n = select_at_most(line, pool.limits(), batch.queries_count(), near.data());
+        for (size_t j = 0; j < n; ++j) pool.push(near[j], {line[near[j]], p, allowed[i]});
+      }
+      row += static_cast<RowId>(block.count);
+    }
+  }
+  return true;
+}
+
+/// The true k best of the candidates, by the scan's kernel.
+Result<std::vector<Candidate>> rank(const Plan& plan, std::span<const float> values,
+                                    const std::vector<Candidate>& candidates) {
+  ASSIGN_OR_RETURN(const PreparedQuery query, PreparedQuery::make(plan.metric, values));
+  Best best(plan.depth, plan.less);
+  for (Candidate candidate : candidates) {
+    const Segment& segment = *plan.view.segments[candidate.part].segment;
+    ASSIGN_OR_RETURN(const RowBlock block, segment.rows(candidate.row, 1));
+    query.distances(block.values, block.norms_squared, 1, &candidate.distance);
+    if (candidate.distance <= plan.cutoff) best.push(candidate);
+  }
+  return best.take_sorted();
+}
+
+/// Answers queries [first, last) into `out`.
+Status search_group(const SearchEnvironment& environment, const Plan& plan,
+                    const std::vector<std::span<const float>>& queries, size_t first, size_t last,
+                    std::vector<std::atomic<uint64_t>>& computed,
+                    std::vector<std::vector<Candidate>>& out) {
+  const std::span group(queries.data() + first, last - first);
+  ASSIGN_OR_RETURN(const PreparedBatch batch, PreparedBatch::make(plan.metric, group));
+  CandidatePool pool(batch, plan.depth);
+  ASSIGN_OR_RETURN(const bool collected, collect(environment, plan, batch, pool, computed));
+  for (size_t q = 0; q < group.size(); ++q) {
+    if (collected) {
+      ASSIGN_OR_RETURN(out[first + q], rank(plan, group[q], pool.items(q)));
+    } else {
+      ASSIGN_OR_RETURN(out[first + q], scan_one(environment, plan, group[q], computed));
+    }
+  }
+  return {};
+}
+
+Result<std::vector<std::vector<Candidate>>> find_all(
+    const SearchEnvironment& environment, const Plan& plan,
+    const std::vector<std::span<const float>>& queries,
+    std::vector<std::atomic<uint64_t>>& computed) {
+  std::vector<std::vector<Candidate>> out(queries.size());
+  if (plan.depth == 0) return out;
+  if (queries.size() < kBatchQueriesMin) {
+    for (size_t q = 0; q < queries.size(); ++q) {
+      ASSIGN_OR_RETURN(out[q], scan_one(environment, plan, queries[q], computed));
+    }
+    return out;
+  }
+  const bool large = plan.view.points * plan.dim() * queries.size() >= kParallelFloatsMin;
+  const size_t most = large ? environment.pool.helpers_count() + 1 : 1;
+  const size_t groups = std::max<size_t>(1, std::min(most, queries.size() / kBatchQueriesMin));
+  FirstError error;
+  environment.pool.for_each(groups, [&](size_t g) {
+    const Status done =
+        search_group(environment, plan, queries, queries.size() * g / groups,
+                     queries.size() * (g + 1) / groups, computed, out);
+    if (!done.ok()) error.note(done);
+  });
+  RETURN_IF_ERROR(error.status());
+  return out;
+}
+
+// ---- answers ------------------------------------------------------------------------------------
+
+Result<Hit> make_hit(const Plan& plan, const Candidate& candidate) {
+  const Segment& segment = *plan.view.segments[candidate.part].segment;
+  const GetOptions options{plan.request.include_payload, plan.request.include_values};
+  ASSIGN_OR_RETURN(Point point, point_in_row(segment, candidate.row, plan.collection, options));
+  Hit hit;
+  hit.id = std::move(point.id);
+  hit.score = score_of(plan.metric, candidate.distance);
+  if (options.include_payload) hit.payload = std::move(point.payload);
+  if (options.include_values) hit.values = std::move(point.values);
+  return hit;
+}
+
+std::vector<SegmentPlan> explain(const Plan& plan,
+                                 const std::vector<std::atomic<uint64_t>>& computed) {
+  std::vector<SegmentPlan> out;
+  for (size_t p = 0; p < plan.view.segments.size(); ++p) {
+    const SegmentView& part = plan.view.segments[p];
+    SegmentPlan line;
+    line.segment_id = part.segment->id();
+    line.plan = std::string(part.segment->sealed() ? "sealed" : "open") +
+                (plan.filter ? ": exact scan of matching rows" : ": exact scan");
+    line.rows = part.rows;
+    line.candidates = computed[p].load(std::memory_order_relaxed);
+    out.push_back(std::move(line));
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<std::vector<SearchResult>> search_view(const SearchEnvironment& environment,
+                                              const View& view,
+                                              const CollectionOptions& collection,
+                                              const std::vector<std::span<const float>>& queries,
+                                              const SearchRequest& common) {
+  ASSIGN_OR_RETURN(const Plan plan, make_plan(view, collection, queries, common));
+  const MonotonicTime start = environment.clock.now();
+  std::vector<std::atomic<uint64_t>> computed(view.segments.size());
+  ASSIGN_OR_RETURN(const std::vector<std::vector<Candidate>> found,
+                   find_all(environment, plan, queries, computed));
+  const MonotonicTime scanned = environment.clock.now();
+  std::vector<SearchResult> out(queries.size());
+  for (size_t q = 0; q < queries.size(); ++q) {
+    SearchResult& result = out[q];
+    result.metric = plan.metric;
+    result.mode = SearchMode::kExact;
+    result.recall_at_k = 1.0;
+    result.ivf_fallback_exact = common.mode == SearchMode::kIvf;
+    for (size_t i = common.offset; i < found[q].size(); ++i) {
+      ASSIGN_OR_RETURN(Hit hit, make_hit(plan, found[q][i]));
+      result.hits.push_back(std::move(hit));
+    }
+    if (!common.explain) continue;
+    result.plan = explain(plan, computed);
+    result.scan_us = elapsed_us(start, scanned);
+    result.fetch_us = elapsed_us(scanned, environment.clock.now());
+  }
+  return out;
+}
+
+}  // namespace aionbd

@@ -1,0 +1,71 @@
+// Rows, ids and payloads of one part of a collection, open or sealed, as readers see them.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "aionbd/status.h"
+#include "aionbd/types.h"
+#include "base/bytes.h"
+#include "engine/dead_rows.h"
+#include "engine/row.h"
+
+namespace aionbd {
+
+/// Consecutive rows, readable in place.
+struct RowBlock {
+  const float* values = nullptr;         // float[count x dimension]
+  const float* norms_squared = nullptr;  // float[count]
+  size_t count = 0;
+};
+
+/// Thread safety: safe for rows below the visible count of the reader's view.
+/// Every read may fail with corruption: sealed bytes are verified at first touch.
+class Segment {
+ public:
+  virtual ~Segment() = default;
+
+  virtual SegmentId id() const = 0;
+  virtual bool sealed() const = 0;
+
+  /// Rows from `first` on, as many as lie together, at most `limit` (>= 1).
+  virtual Result<RowBlock> rows(RowId first, size_t limit) const = 0;
+  /// The id in place: the 8 bytes of the number, or the text.
+  virtual Result<Bytes> id_bytes(RowId row) const = 0;
+  /// The encoded payload.
+  virtual Result<Bytes> payload(RowId row) const = 0;
+  /// The newest row below `visible` that carries `id`, dead or alive.
+  virtual Result<std::optional<RowId>> find(const PointId& id, RowId visible) const = 0;
+
+  virtual uint64_t disk_bytes() const = 0;
+  virtual uint64_t memory_bytes() const = 0;
+};
+
+/// The id that `id_bytes` holds.
+inline PointId point_id_of(IdType type, Bytes id_bytes) {
+  if (type == IdType::kString) return PointId(as_text(id_bytes));
+  uint64_t number = 0;
+  std::memcpy(&number, id_bytes.data(), sizeof(number));
+  return PointId(number);
+}
+
+/// One segment in one view.
+struct SegmentView {
+  std::shared_ptr<const Segment> segment;
+  RowId rows = 0;                        // visible: rows [0, rows)
+  std::shared_ptr<const DeadRows> dead;  // never null
+  size_t kills_count = 0;                // open segments: kills they had caused by then
+
+  uint64_t live() const { return rows - dead->count(); }
+};
+
+/// One consistent state of a collection. Thread safety: immutable.
+struct View {
+  std::vector<SegmentView> segments;  // sealed ones, then frozen ones, the open one last
+  uint64_t points = 0;                // live
+};
+
+}  // namespace aionbd

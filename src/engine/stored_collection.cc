@@ -1,0 +1,676 @@
+#include "engine/stored_collection.h"
+
+#include <algorithm>
+#include <unordered_set>
+
+#include "base/check.h"
+#include "engine/reader.h"
+#include "engine/search.h"
+#include "payload/payload.h"
+
+namespace aionbd {
+
+namespace {
+
+const std::shared_ptr<const DeadRows>& no_dead_rows() {
+  static const auto none = std::make_shared<const DeadRows>();
+  return none;
+}
+
+/// Positions of the last use of each id, ascending.
+std::vector<size_t> last_uses(std::span<const PointId> ids) {
+  std::vector<size_t> out;
+  out.reserve(ids.size());
+  if (ids.size() == 1) {
+    out.push_back(0);
+    return out;
+  }
+  const auto hash = [](const PointId* id) {
+    return id->type() == IdType::kU64 ? std::hash<uint64_t>()(id->number())
+                                      : std::hash<std::string>()(id->text());
+  };
+  const auto equal = [](const PointId* a, const PointId* b) { return *a == *b; };
+  std::unordered_set<const PointId*, decltype(hash), decltype(equal)> seen(2 * ids.size(), hash,
+                                                                           equal);
+  for (size_t i = ids.size(); i-- > 0;) {
+    if (seen.insert(&ids[i]).second) out.push_back(i);
+  }
+  std::reverse(out.begin(), out.end());
+  return out;
+}
+
+}  // namespace
+
+StoredCollection::StoredCollection(std::shared_ptr<EngineContext> context, CollectionUid uid,
+                                   std::string name, CollectionOptions options)
+    : context_(std::move(context)), uid_(uid), name_(std::move(name)), options_(options) {
+  MutexLock lock(mutex_);
+  generation_ = context_->storage->generation();
+  retire_open();
+  published_.set(snapshot());
+}
+
+CollectionInfo StoredCollection::info() const { return {name_, options_, points_count()}; }
+
+// ---- damage -------------------------------------------------------------------------------------
+
+void StoredCollection::quarantine(const std::string& reason) const {
+  MutexLock lock(reason_mutex_);
+  if (quarantined_.exchange(true)) return;
+  reason_ = reason;
+  context_->logger.error("engine: collection quarantined name=" + name_ + " reason=" + reason);
+}
+
+std::string StoredCollection::quarantine_reason() const {
+  MutexLock lock(reason_mutex_);
+  return reason_;
+}
+
+Status StoredCollection::noted(Status status) const {
+  if (status.code() == Code::kCorruption) quarantine(status.message());
+  return status;
+}
+
+Result<std::shared_ptr<const View>> StoredCollection::readable() const {
+  if (quarantined_.load(std::memory_order_relaxed)) {
+    return corruption("collection is quarantined: its files are damaged");
+  }
+  if (dropped_.load(std::memory_order_acquire)) return not_found("collection was deleted");
+  return published_.get();
+}
+
+void StoredCollection::mark_dropped() {
+  MutexLock lock(mutex_);
+  dropped_.store(true, std::memory_order_release);
+}
+
+// ---- the write path -----------------------------------------------------------------------------
+
+Status StoredCollection::ready_to_write(Deadline deadline) {
+  if (quarantined_.load(std::memory_order_relaxed)) {
+    return corruption("collection is quarantined: its files are damaged");
+  }
+  if (dropped_.load(std::memory_order_acquire)) return not_found("collection was deleted");
+  RETURN_IF_ERROR(context_->storage->health());
+  if (context_->storage->generation() != generation_) roll_back();
+  if (deadline != kNoDeadline && context_->clock->now() >= deadline) {
+    return deadline_exceeded("request timed out before the write began");
+  }
+  return {};
+}
+
+Result<std::optional<Kill>> StoredCollection::live_row(const PointId& id) const {
+  // Newest first: what was written last is most likely to be written again.
+  for (size_t i = working_.segments.size(); i-- > 0;) {
+    const SegmentView& view = working_.segments[i];
+    ASSIGN_OR_RETURN(const std::optional<RowId> row, view.segment->find(id, view.rows));
+    if (row && !view.dead->contains(*row)) {
+      return std::optional<Kill>(Kill{view.segment->id(), *row});
+    }
+  }
+  return std::optional<Kill>();
+}
+
+Result<StoredCollection::Resolved> StoredCollection::resolve(std::span<const PointId> ids) const {
+  Resolved out;
+  out.winners = last_uses(ids);
+  out.exists.reserve(out.winners.size());
+  for (const size_t i : out.winners) {
+    ASSIGN_OR_RETURN(const std::optional<Kill> old, live_row(ids[i]));
+    out.exists.push_back(old.has_value());
+    if (old) out.kills.push_back(*old);
+  }
+  return out;
+}
+
+Status StoredCollection::reserve(const UpsertOp& op, const Resolved& resolved) {
+  const uint64_t created = resolved.winners.size() - resolved.kills.size();
+  const uint64_t cap = context_->options.points_per_collection_max;
+  if (created > 0 && working_.points + created > cap) {
+    return resource_exhausted("collection is at its cap of " + std::to_string(cap) +
+                              " points: holds " + std::to_string(working_.points) + ", adding " +
+                              std::to_string(created));
+  }
+  uint64_t bytes = 0;
+  for (const size_t i : resolved.winners) {
+    bytes += OpenSegment::row_bytes(op.dimension, op.ids[i].text().size(), op.payloads[i].size());
+  }
+  if (!context_->budget.try_reserve(bytes)) {
+    return resource_exhausted("memory budget of " + std::to_string(context_->budget.limit()) +
+                              " bytes is used up: " + std::to_string(context_->budget.used()) +
+                              " held, " + std::to_string(bytes) + " more needed");
+  }
+  open_->adopt_reservation(bytes);
+  return {};
+}
+
+void StoredCollection::kill_rows(const std::vector<Kill>& kills) {
+  std::vector<RowId> rows;
+  for (SegmentView& view : working_.segments) {
+    rows.clear();
+    for (const Kill& kill : kills) {
+      if (kill.segment == view.segment->id()) rows.push_back(kill.row);
+    }
+    if (rows.empty()) continue;
+    view.dead = std::make_shared<const DeadRows>(view.dead->with(rows));
+    // A segment's own dead rows are simply not sealed; only other segments' must be remembered.
+    if (view.segment->id() == open_->id()) continue;
+    for (const RowId row : rows) kills_.back().second.push_back({view.segment->id(), row});
+  }
+  working_.points -= kills.size();
+}
+
+void StoredCollection::apply(const UpsertOp& op, const Resolved& resolved) {
+  kill_rows(resolved.kills);
+  for (const size_t i : resolved.winners) open_->append(op.ids[i], op.row(i), op.payloads[i]);
+  working_.points += resolved.winners.size();
+  SegmentView& view = working_.segments.back();
+  view.rows = open_->rows_appended();
+  view.kills_count = kills_.back().second.size();
+}
+
+void StoredCollection::apply(const RemoveOp&, const Resolved& resolved) {
+  kill_rows(resolved.kills);
+  working_.segments.back().kills_count = kills_.back().second.size();
+}
+
+Result<Ticket> StoredCollection::log(std::string record) {
+  const Result<Ticket> ticket = context_->storage->append(std::move(record), generation_);
+  if (!ticket) {
+    roll_back();
+    if (ticket.error().code() != Code::kFailedPrecondition) return ticket.error();
+    return storage_full("the log was refused space a moment ago; repeat the request");
+  }
+  last_ = *ticket;
+  pending_.push_back({*ticket, snapshot()});
+  return ticket;
+}
+
+Status StoredCollection::finish_write(const Ticket& ticket) {
+  const Status committed = context_->storage->commit(ticket);
+  {
+    MutexLock lock(mutex_);
+    if (committed.ok()) {
+      publish_through(ticket);
+    } else if (context_->storage->generation() != generation_) {
+      roll_back();
+    }
+  }
+  if (!committed.ok()) return committed;
+  context_->metrics.writes.add();
+  context_->writes_since_checkpoint.fetch_add(1, std::memory_order_relaxed);
+  context_->after_write();
+  return {};
+}
+
+void StoredCollection::publish_through(const Ticket& ticket) {
+  std::shared_ptr<const View> latest;
+  while (!pending_.empty() && pending_.front().ticket.generation == ticket.generation &&
+         pending_.front().ticket.lsn <= ticket.lsn) {
+    latest = std::move(pending_.front().view);
+    published_lsn_ = pending_.front().ticket.lsn;
+    pending_.pop_front();
+  }
+  if (latest != nullptr) published_.set(std::move(latest));
+}
+
+void StoredCollection::roll_back() {
+  generation_ = context_->storage->generation();
+  // The outcomes of an old generation are known, so commit answers at once.
+  std::shared_ptr<const View> latest;
+  for (const Pending& pending : pending_) {
+    if (pending.ticket.generation == generation_ ||
+        !context_->storage->commit(pending.ticket).ok()) {
+      break;
+    }
+    latest = pending.view;
+    published_lsn_ = pending.ticket.lsn;
+  }
+  pending_.clear();
+  last_ = {published_lsn_, generation_};
+  if (latest != nullptr) published_.set(std::move(latest));
+  working_ = *published_.get();
+  // Kills by writes that never happened are forgotten with them.
+  for (const SegmentView& view : working_.segments) {
+    for (auto& [segment, kills] : kills_) {
+      if (segment == view.segment->id() && kills.size() > view.kills_count) {
+        kills.resize(view.kills_count);
+      }
+    }
+  }
+  retire_open();
+}
+
+void StoredCollection::retire_open() {
+  open_ = std::make_shared<OpenSegment>(context_->new_segment_id(), options_.dimension,
+                                        options_.id_type, &context_->budget);
+  kills_.emplace_back(open_->id(), std::vector<Kill>());
+  working_.segments.push_back({open_, 0, no_dead_rows(), 0});
+}
+
+std::shared_ptr<const View> StoredCollection::snapshot() {
+  return std::make_shared<const View>(working_);
+}
+
+Result<UpsertResult> StoredCollection::upsert_locked(std::string& record, const UpsertOp& op,
+                                                     Ticket* ticket) {
+  const MonotonicTime start = context_->clock->now();
+  ASSIGN_OR_RETURN(const Resolved resolved, noted(resolve(op.ids)));
+  RETURN_IF_ERROR(reserve(op, resolved));
+  apply(op, resolved);
+  ASSIGN_OR_RETURN(*ticket, log(std::move(record)));
+  context_->metrics.write_apply_time.observe_us(elapsed_us(start, context_->clock->now()));
+  UpsertResult out;
+  out.created_flags.resize(op.ids.size());
+  out.updated = resolved.kills.size();
+  out.created = resolved.winners.size() - resolved.kills.size();
+  for (size_t w = 0; w < resolved.winners.size(); ++w) {
+    out.created_flags[resolved.winners[w]] = !resolved.exists[w];
+  }
+  return out;
+}
+
+Result<UpsertResult> StoredCollection::upsert(std::span<const Point> points, Deadline deadline) {
+  const CallScope call(*context_);
+  RETURN_IF_ERROR(call.status());
+  if (points.empty()) return invalid_argument("points must not be empty");
+  ASSIGN_OR_RETURN(std::string record, encode_upsert(uid_, options_, points));
+  ASSIGN_OR_RETURN(const Op op, decode_op(as_bytes_of(record)));
+  Ticket ticket;
+  UpsertResult out;
+  {
+    MutexLock lock(mutex_);
+    RETURN_IF_ERROR(ready_to_write(deadline));
+    ASSIGN_OR_RETURN(out, upsert_locked(record, std::get<UpsertOp>(op), &ticket));
+  }
+  RETURN_IF_ERROR(finish_write(ticket));
+  return out;
+}
+
+Result<uint64_t> StoredCollection::remove_locked(std::span<const PointId> ids, Ticket* ticket) {
+  ASSIGN_OR_RETURN(const Resolved resolved, noted(resolve(ids)));
+  if (resolved.kills.empty()) return uint64_t{0};
+  std::vector<PointId> present;
+  for (size_t w = 0; w < resolved.winners.size(); ++w) {
+    if (resolved.exists[w]) present.push_back(ids[resolved.winners[w]]);
+  }
+  std::string record = encode_remove(uid_, options_.id_type, present);
+  if (record.size() > kRecordBytesMax) {
+    return invalid_argument("ids: one delete takes at most " + std::to_string(kRecordBytesMax) +
+                            " bytes of ids: got " + std::to_string(record.size()));
+  }
+  apply(RemoveOp{uid_, {}}, resolved);
+  ASSIGN_OR_RETURN(*ticket, log(std::move(record)));
+  return static_cast<uint64_t>(resolved.kills.size());
+}
+
+Result<uint64_t> StoredCollection::remove(std::span<const PointId> ids, Deadline deadline) {
+  const CallScope call(*context_);
+  RETURN_IF_ERROR(call.status());
+  for (const PointId& id : ids) {
+    if (id.type() != options_.id_type) {
+      return invalid_argument("ids must be of the collection's id type");
+    }
+  }
+  Ticket ticket;
+  uint64_t removed = 0;
+  {
+    MutexLock lock(mutex_);
+    RETURN_IF_ERROR(ready_to_write(deadline));
+    ASSIGN_OR_RETURN(removed, remove_locked(ids, &ticket));
+  }
+  if (removed > 0) RETURN_IF_ERROR(finish_write(ticket));
+  return removed;
+}
+
+Result<uint64_t> StoredCollection::remove_matching(const Filter& filter, Deadline deadline) {
+  const CallScope call(*context_);
+  RETURN_IF_ERROR(call.status());
+  Ticket ticket;
+  uint64_t removed = 0;
+  {
+    MutexLock lock(mutex_);
+    RETURN_IF_ERROR(ready_to_write(deadline));
+    ASSIGN_OR_RETURN(const std::vector<PointId> ids,
+                     noted(matching_ids(working_, options_.id_type, filter)));
+    ASSIGN_OR_RETURN(removed, remove_locked(ids, &ticket));
+  }
+  if (removed > 0) RETURN_IF_ERROR(finish_write(ticket));
+  return removed;
+}
+
+template <typename Change>
+Result<uint64_t> StoredCollection::change_payloads(std::span<const PointId> ids, Deadline deadline,
+                                                   Change change) {
+  const CallScope call(*context_);
+  RETURN_IF_ERROR(call.status());
+  Ticket ticket;
+  std::vector<Point> changed;
+  {
+    MutexLock lock(mutex_);
+    RETURN_IF_ERROR(ready_to_write(deadline));
+    for (const size_t i : last_uses(ids)) {
+      const PointId& id = ids[i];
+      ASSIGN_OR_RETURN(std::optional<Point> point,
+                       noted(read_point(working_, options_, id, GetOptions{})));
+      if (!point) return not_found("point does not exist: " + id.to_string());
+      Payload before = point->payload;
+      change(point->payload);
+      if (point->payload != before) changed.push_back(std::move(*point));
+    }
+    if (changed.empty()) return uint64_t{0};
+    // The record carries whole points: replay must not need the old copy.
+    ASSIGN_OR_RETURN(std::string record, encode_upsert(uid_, options_, changed));
+    ASSIGN_OR_RETURN(const Op op, decode_op(as_bytes_of(record)));
+    ASSIGN_OR_RETURN(const UpsertResult result,
+                     upsert_locked(record, std::get<UpsertOp>(op), &ticket));
+    CHECK_EQ(result.created, uint64_t{0});
+  }
+  RETURN_IF_ERROR(finish_write(ticket));
+  return static_cast<uint64_t>(changed.size());
+}
+
+Result<uint64_t> StoredCollection::set_payload(std::span<const PointId> ids, const Payload& keys,
+                                               Deadline deadline) {
+  const Result<std::string> encoded = encode_payload(keys);
+  if (!encoded) return encoded.error();
+  return change_payloads(ids, deadline, [&](Payload& payload) {
+    for (const auto& [key, value] : keys) payload.insert_or_assign(key, value);
+  });
+}
+
+Result<uint64_t> StoredCollection::delete_payload_keys(std::span<const PointId> ids,
+                                                       std::span<const std::string> keys,
+                                                       Deadline deadline) {
+  return change_payloads(ids, deadline, [&](Payload& payload) {
+    for (const std::string& key : keys) payload.erase(key);
+  });
+}
+
+// ---- reads --------------------------------------------------------------------------------------
+
+Result<GetResult> StoredCollection::get(std::span<const PointId> ids,
+                                        const GetOptions& options) const {
+  const CallScope call(*context_);
+  RETURN_IF_ERROR(call.status());
+  ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
+  GetResult out;
+  for (const PointId& id : ids) {
+    if (id.type() != options_.id_type) {
+      return invalid_argument("ids must be of the collection's id type");
+    }
+    ASSIGN_OR_RETURN(std::optional<Point> point, noted(read_point(*view, options_, id, options)));
+    if (point) {
+      out.points.push_back(std::move(*point));
+    } else {
+      out.missing.push_back(id);
+    }
+  }
+  return out;
+}
+
+Result<ListPage> StoredCollection::list(const ListRequest& request) const {
+  const CallScope call(*context_);
+  RETURN_IF_ERROR(call.status());
+  ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
+  return noted(list_points(*view, options_, request));
+}
+
+Result<uint64_t> StoredCollection::count(const Filter* filter) const {
+  const CallScope call(*context_);
+  RETURN_IF_ERROR(call.status());
+  ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
+  if (filter == nullptr) return view->points;
+  return noted(count_matching(*view, *filter));
+}
+
+Result<SearchResult> StoredCollection::search(const SearchRequest& request) const {
+  ASSIGN_OR_RETURN(std::vector<SearchResult> results, run_search({request.query}, request));
+  return std::move(results.front());
+}
+
+Result<std::vector<SearchResult>> StoredCollection::search_batch(
+    const SearchBatchRequest& request) const {
+  if (request.queries.empty()) return invalid_argument("queries must not be empty");
+  return run_search(request.queries, request.common);
+}
+
+Result<std::vector<SearchResult>> StoredCollection::run_search(
+    const std::vector<std::span<const float>>& queries, const SearchRequest& common) const {
+  const CallScope call(*context_);
+  RETURN_IF_ERROR(call.status());
+  ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
+  const MonotonicTime start = context_->clock->now();
+  SearchEnvironment environment{*context_->clock, *context_->pool};
+  ASSIGN_OR_RETURN(std::vector<SearchResult> out,
+                   noted(search_view(environment, *view, options_, queries, common)));
+  EngineMetrics& metrics = context_->metrics;
+  metrics.search_queries.add(queries.size());
+  if (out.front().ivf_fallback_exact) metrics.search_ivf_fallback_exact.add(queries.size());
+  metrics.search_exact_time.observe_us(elapsed_us(start, context_->clock->now()));
+  return out;
+}
+
+Result<CollectionStats> StoredCollection::stats() const {
+  const CallScope call(*context_);
+  RETURN_IF_ERROR(call.status());
+  ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
+  CollectionStats out;
+  out.info = {name_, options_, view->points};
+  for (const SegmentView& part : view->segments) {
+    SegmentStats stats;
+    stats.id = part.segment->id();
+    stats.sealed = part.segment->sealed();
+    stats.rows = part.rows;
+    stats.rows_deleted = part.dead->count();
+    stats.disk_bytes = part.segment->disk_bytes();
+    stats.memory_bytes = part.segment->memory_bytes();
+    out.disk_bytes += stats.disk_bytes;
+    out.memory_bytes += stats.memory_bytes;
+    out.segments.push_back(stats);
+  }
+  return out;
+}
+
+Status StoredCollection::optimize() {
+  const CallScope call(*context_);
+  RETURN_IF_ERROR(call.status());
+  RETURN_IF_ERROR(readable().status());
+  return context_->optimize(*this);
+}
+
+// ---- recovery -----------------------------------------------------------------------------------
+
+Status StoredCollection::load(const std::vector<SegmentId>& segments, Lsn applied) {
+  MutexLock lock(mutex_);
+  catalogued = {segments, applied};
+  working_.segments.clear();
+  kills_.clear();
+  std::vector<Kill> kills;
+  for (const SegmentId id : segments) {
+    ASSIGN_OR_RETURN(std::shared_ptr<SegmentFile> file, context_->storage->open_segment(id));
+    ASSIGN_OR_RETURN(std::shared_ptr<const SealedSegment> segment,
+                     SealedSegment::open(std::move(file), options_.dimension, options_.id_type));
+    ASSIGN_OR_RETURN(const std::vector<Kill> more, segment->kills());
+    kills.insert(kills.end(), more.begin(), more.end());
+    const RowId rows = segment->rows_count();
+    working_.segments.push_back({std::move(segment), rows, no_dead_rows(), 0});
+  }
+  working_.points = 0;
+  std::vector<RowId> rows;
+  for (SegmentView& view : working_.segments) {
+    rows.clear();
+    for (const Kill& kill : kills) {
+      if (kill.segment != view.segment->id()) continue;
+      if (kill.row >= view.rows) return corruption("a kill names a row beyond its segment");
+      rows.push_back(kill.row);
+    }
+    if (!rows.empty()) view.dead = std::make_shared<const DeadRows>(view.dead->with(rows));
+    working_.points += view.live();
+  }
+  retire_open();
+  return {};
+}
+
+Status StoredCollection::replay(Lsn lsn, const UpsertOp& op) {
+  if (lsn <= catalogued.applied || quarantined_) return {};
+  MutexLock lock(mutex_);
+  if (op.dimension != options_.dimension || op.id_type != options_.id_type) {
+    return noted(corruption("a log record does not fit its collection"));
+  }
+  ASSIGN_OR_RETURN(const Resolved resolved, noted(resolve(op.ids)));
+  uint64_t bytes = 0;
+  for (const size_t i : resolved.winners) {
+    bytes += OpenSegment::row_bytes(op.dimension, op.ids[i].text().size(), op.payloads[i].size());
+  }
+  // What was acknowledged must come back, whatever the budget says now.
+  context_->budget.reserve_always(bytes);
+  open_->adopt_reservation(bytes);
+  apply(op, resolved);
+  last_.lsn = lsn;
+  return {};
+}
+
+Status StoredCollection::replay(Lsn lsn, const RemoveOp& op) {
+  if (lsn <= catalogued.applied || quarantined_) return {};
+  MutexLock lock(mutex_);
+  for (const PointId& id : op.ids) {
+    if (id.type() != options_.id_type) {
+      return noted(corruption("a log record does not fit its collection"));
+    }
+  }
+  ASSIGN_OR_RETURN(const Resolved resolved, noted(resolve(op.ids)));
+  apply(op, resolved);
+  last_.lsn = lsn;
+  return {};
+}
+
+void StoredCollection::finish_recovery() {
+  MutexLock lock(mutex_);
+  generation_ = context_->storage->generation();
+  last_.generation = generation_;
+  published_lsn_ = last_.lsn;
+  published_.set(snapshot());
+  visible.store(true, std::memory_order_release);
+}
+
+// ---- maintenance --------------------------------------------------------------------------------
+
+Result<FrozenRows> StoredCollection::freeze() {
+  MutexLock lock(mutex_);
+  FrozenRows out;
+  if (quarantined_.load(std::memory_order_relaxed)) return out;
+  if (context_->storage->generation() != generation_) roll_back();
+  const bool open_is_empty = open_->rows_appended() == 0 && kills_.back().second.empty();
+  if (!open_is_empty) retire_open();
+  for (const SegmentView& view : working_.segments) {
+    if (view.segment->sealed() || view.segment->id() == open_->id()) continue;
+    for (const auto& [segment, kills] : kills_) {
+      if (segment == view.segment->id()) out.parts.push_back({view, kills});
+    }
+  }
+  out.last = last_;
+  return out;
+}
+
+Status StoredCollection::publish_frozen(const Ticket& last) {
+  MutexLock lock(mutex_);
+  if (context_->storage->generation() != generation_ || last.generation != generation_) {
+    return unavailable("writes were rolled back while they were being sealed");
+  }
+  publish_through(last);
+  return {};
+}
+
+std::vector<SegmentView> StoredCollection::sealed_segments() const {
+  std::vector<SegmentView> out;
+  for (const SegmentView& view : published_.get()->segments) {
+    if (view.segment->sealed()) out.push_back(view);
+  }
+  return out;
+}
+
+namespace {
+
+const SegmentView* find_segment(const std::vector<SegmentView>& segments, SegmentId id) {
+  for (const SegmentView& view : segments) {
+    if (view.segment->id() == id) return &view;
+  }
+  return nullptr;
+}
+
+/// Where the point in `row` of `from` lies in `to`.
+Result<RowId> moved_row(const Segment& from, RowId row, const SealedSegment& to, IdType id_type) {
+  ASSIGN_OR_RETURN(const Bytes id, from.id_bytes(row));
+  ASSIGN_OR_RETURN(const std::optional<RowId> moved,
+                   to.find(point_id_of(id_type, id), to.rows_count()));
+  if (!moved) return internal_error("a live row is missing from the segment it was merged into");
+  return *moved;
+}
+
+}  // namespace
+
+Result<View> StoredCollection::replaced(
+    const View& view, const std::vector<SegmentView>& removed,
+    const std::shared_ptr<const SealedSegment>& replacement) const {
+  View out;
+  out.points = view.points;
+  std::vector<RowId> dead;
+  for (const SegmentView& base : removed) {
+    const SegmentView* now = find_segment(view.segments, base.segment->id());
+    if (now == nullptr) return internal_error("a segment to replace is not in the view");
+    Status failed;
+    now->dead->for_each_added(*base.dead, [&](RowId row) {
+      if (!failed.ok() || replacement == nullptr) return;
+      const Result<RowId> moved = moved_row(*base.segment, row, *replacement, options_.id_type);
+      if (moved) {
+        dead.push_back(*moved);
+      } else {
+        failed = moved.error();
+      }
+    });
+    RETURN_IF_ERROR(failed);
+  }
+  for (const SegmentView& part : view.segments) {
+    if (find_segment(removed, part.segment->id()) == nullptr) out.segments.push_back(part);
+  }
+  if (replacement != nullptr) {
+    const auto first_unsealed =
+        std::find_if(out.segments.begin(), out.segments.end(),
+                     [](const SegmentView& part) { return !part.segment->sealed(); });
+    const SegmentView merged{replacement, replacement->rows_count(),
+                             std::make_shared<const DeadRows>(DeadRows().with(dead)), 0};
+    out.segments.insert(first_unsealed, merged);
+  }
+  return out;
+}
+
+Status StoredCollection::replace(const std::vector<SegmentView>& removed,
+                                 std::shared_ptr<const SealedSegment> replacement) {
+  MutexLock lock(mutex_);
+  ASSIGN_OR_RETURN(View working, noted(replaced(working_, removed, replacement)));
+  ASSIGN_OR_RETURN(View published, noted(replaced(*published_.get(), removed, replacement)));
+  std::vector<std::shared_ptr<const View>> pending;
+  for (const Pending& entry : pending_) {
+    ASSIGN_OR_RETURN(View view, noted(replaced(*entry.view, removed, replacement)));
+    pending.push_back(std::make_shared<const View>(std::move(view)));
+  }
+  for (auto& [segment, kills] : kills_) {
+    for (Kill& kill : kills) {
+      const SegmentView* base = find_segment(removed, kill.segment);
+      if (base == nullptr || base->dead->contains(kill.row) || replacement == nullptr) continue;
+      ASSIGN_OR_RETURN(kill.row, noted(moved_row(*base->segment, kill.row, *replacement,
+                                                 options_.id_type)));
+      kill.segment = replacement->id();
+    }
+  }
+  std::erase_if(kills_, [&](const auto& entry) {
+    return find_segment(removed, entry.first) != nullptr;
+  });
+  working_ = std::move(working);
+  for (size_t i = 0; i < pending.size(); ++i) pending_[i].view = std::move(pending[i]);
+  published_.set(std::make_shared<const View>(std::move(published)));
+  return {};
+}
+
+}  // namespace aionbd

@@ -1,0 +1,194 @@
+// One collection: the write path, and the views readers hold.
+//
+// The job: a write must be validated, put in the log, applied and made visible so that (a) the log
+// order and the apply order agree, (b) nothing is visible before it is as durable as asked, (c) no
+// reader waits, and each sees one consistent state, (d) a log that refuses a record (disk full)
+// leaves no trace of it in memory.
+//
+// The outline:
+//   under the write lock   resolve (which rows do these ids replace?), reserve memory, apply to the
+//                          working state, append to the log, remember the resulting View as pending
+//   without it             wait for the log (group commit)
+//   under it again         publish the newest pending View that is committed
+//
+// A View is an immutable value that shares everything unchanged with the one before, so making one
+// per write costs a copy of a few dozen pointers, and (c) and the atomicity of batches for readers
+// come for free. For (d) the working state is thrown away and taken again from the published View;
+// the open segment, which may hold rows of the failed writes, is retired (it takes no more rows) and
+// a new one begun.
+//
+// Maintenance (maintenance.h) seals retired segments and merges sealed ones through freeze() and
+// replace(): both only change how rows are represented, so replace() rewrites the working state, all
+// pending views and the published one alike.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "aionbd/collection.h"
+#include "base/mutex.h"
+#include "base/published.h"
+#include "engine/context.h"
+#include "engine/op.h"
+#include "engine/open_segment.h"
+#include "engine/sealed_segment.h"
+
+namespace aionbd {
+
+/// What freeze() hands to maintenance: everything not sealed, as it was at one moment.
+struct FrozenRows {
+  struct Part {
+    SegmentView view;
+    std::vector<Kill> kills;
+  };
+  std::vector<Part> parts;
+  Ticket last;  // the last write in it
+};
+
+/// Thread safety: safe.
+class StoredCollection final : public Collection {
+ public:
+  StoredCollection(std::shared_ptr<EngineContext> context, CollectionUid uid, std::string name,
+                   CollectionOptions options);
+
+  // ---- Collection ----
+  CollectionInfo info() const override;
+  Result<UpsertResult> upsert(std::span<const Point> points, Deadline deadline) override;
+  Result<uint64_t> remove(std::span<const PointId> ids, Deadline deadline) override;
+  Result<uint64_t> remove_matching(const Filter& filter, Deadline deadline) override;
+  Result<uint64_t> set_payload(std::span<const PointId> ids, const Payload& keys,
+                               Deadline deadline) override;
+  Result<uint64_t> delete_payload_keys(std::span<const PointId> ids,
+                                       std::span<const std::string> keys,
+                                       Deadline deadline) override;
+  Result<GetResult> get(std::span<const PointId> ids, const GetOptions& options) const override;
+  Result<ListPage> list(const ListRequest& request) const override;
+  Result<uint64_t> count(const Filter* filter) const override;
+  Result<SearchResult> search(const SearchRequest& request) const override;
+  Result<std::vector<SearchResult>> search_batch(const SearchBatchRequest& request) const override;
+  Result<CollectionStats> stats() const override;
+  Status optimize() override;
+
+  // ---- identity ----
+  CollectionUid uid() const { return uid_; }
+  const std::string& name() const { return name_; }
+  const CollectionOptions& options() const { return options_; }
+  uint64_t points_count() const { return published_.get()->points; }
+
+  // ---- recovery, before the first reader ----
+  /// Opens the sealed segments the catalog names. Errors: corruption.
+  Status load(const std::vector<SegmentId>& segments, Lsn applied);
+  /// Applies one replayed record, unless the sealed segments hold it already.
+  Status replay(Lsn lsn, const UpsertOp& op);
+  Status replay(Lsn lsn, const RemoveOp& op);
+  void finish_recovery();
+  /// From now on every call answers corruption with this reason; the files stay as they are.
+  void quarantine(const std::string& reason) const;
+  /// Empty when healthy.
+  std::string quarantine_reason() const;
+
+  // ---- maintenance, one thread at a time ----
+  /// Retires the open segment. Nothing to seal: no parts.
+  Result<FrozenRows> freeze();
+  /// Publishes everything up to `last`. Errors: unavailable if those writes were rolled back.
+  Status publish_frozen(const Ticket& last);
+  /// Sealed segments as published.
+  std::vector<SegmentView> sealed_segments() const;
+  /// Puts `replacement` (absent: nothing) in the place of `removed` in every live view. `removed`
+  /// are the views the replacement was made of; rows that died since are dead in it too.
+  Status replace(const std::vector<SegmentView>& removed,
+                 std::shared_ptr<const SealedSegment> replacement);
+  /// Refuses everything from now on: the collection was dropped.
+  void mark_dropped() EXCLUDES(mutex_);
+
+  /// The state of the catalog, owned by maintenance (and recovery).
+  struct Catalogued {
+    std::vector<SegmentId> segments;
+    Lsn applied = 0;  // the last record that those segments hold
+  };
+  Catalogued catalogued;
+
+  /// Set by the engine when its drop record is in the log, for the catalog.
+  std::atomic<Lsn> dropped_lsn{0};
+  /// False until its create record is committed.
+  std::atomic<bool> visible{false};
+
+ private:
+  /// For each id to write: where its live row is now.
+  struct Resolved {
+    std::vector<size_t> winners;  // positions in the op, last use of each id, ascending
+    std::vector<bool> exists;     // for each winner
+    std::vector<Kill> kills;
+  };
+  struct Pending {
+    Ticket ticket;
+    std::shared_ptr<const View> view;
+  };
+
+  /// The published view, or why the collection cannot be read.
+  Result<std::shared_ptr<const View>> readable() const;
+  /// Remembers damage met on the way, and passes it on.
+  Status noted(Status status) const;
+  template <typename T>
+  Result<T> noted(Result<T> result) const {
+    if (!result.has_value()) return noted(result.error());
+    return result;
+  }
+  Status check_vector(std::span<const float> values, const char* field) const;
+  Result<std::vector<SearchResult>> run_search(
+      const std::vector<std::span<const float>>& queries, const SearchRequest& common) const;
+
+  // The write path, in order.
+  Status ready_to_write(Deadline deadline) REQUIRES(mutex_);
+  Result<Resolved> resolve(std::span<const PointId> ids) const REQUIRES(mutex_);
+  Result<std::optional<Kill>> live_row(const PointId& id) const REQUIRES(mutex_);
+  Status reserve(const UpsertOp& op, const Resolved& resolved) REQUIRES(mutex_);
+  void apply(const UpsertOp& op, const Resolved& resolved) REQUIRES(mutex_);
+  void apply(const RemoveOp& op, const Resolved& resolved) REQUIRES(mutex_);
+  void kill_rows(const std::vector<Kill>& kills) REQUIRES(mutex_);
+  Result<Ticket> log(std::string record) REQUIRES(mutex_);
+  Status finish_write(const Ticket& ticket) EXCLUDES(mutex_);
+  /// `op` is decoded from `record`, which is moved into the log.
+  Result<UpsertResult> upsert_locked(std::string& record, const UpsertOp& op, Ticket* ticket)
+      REQUIRES(mutex_);
+  Result<uint64_t> remove_locked(std::span<const PointId> ids, Ticket* ticket) REQUIRES(mutex_);
+  template <typename Change>
+  Result<uint64_t> change_payloads(std::span<const PointId> ids, Deadline deadline, Change change);
+
+  void publish_through(const Ticket& ticket) REQUIRES(mutex_);
+  void roll_back() REQUIRES(mutex_);
+  void retire_open() REQUIRES(mutex_);
+  std::shared_ptr<const View> snapshot() REQUIRES(mutex_);
+  Result<View> replaced(const View& view, const std::vector<SegmentView>& removed,
+                        const std::shared_ptr<const SealedSegment>& replacement) const;
+
+  // Constant after construction.
+  const std::shared_ptr<EngineContext> context_;
+  const CollectionUid uid_;
+  const std::string name_;
+  const CollectionOptions options_;
+
+  // Own synchronisation.
+  Published<View> published_;
+  mutable std::atomic<bool> quarantined_{false};
+  std::atomic<bool> dropped_{false};
+
+  /// The write lock. Order: engine's name map, this, storage's log lock.
+  mutable Mutex mutex_;
+  View working_ GUARDED_BY(mutex_);  // applied, perhaps not committed
+  std::shared_ptr<OpenSegment> open_ GUARDED_BY(mutex_);
+  /// Kills by unsealed segments, by segment id in the order of working_.segments.
+  std::vector<std::pair<SegmentId, std::vector<Kill>>> kills_ GUARDED_BY(mutex_);
+  std::deque<Pending> pending_ GUARDED_BY(mutex_);
+  Ticket last_ GUARDED_BY(mutex_);         // of the newest applied write
+  Lsn published_lsn_ GUARDED_BY(mutex_) = 0;  // of the newest published write
+  uint64_t generation_ GUARDED_BY(mutex_) = 0;
+
+  mutable Mutex reason_mutex_;
+  mutable std::string reason_ GUARDED_BY(reason_mutex_);
+};
+
+}  // namespace aionbd

@@ -1,0 +1,95 @@
+// The only door to files. Per call: what survives a power cut.
+//
+// Media assumptions (docs/format.md): single bytes are atomic; a sync that returned success is
+// durable; writing a range does not damage its neighbours.
+//
+// Paths are plain strings; "dir/name". Implementations never follow a symbolic link as the last
+// component of a path they create or open for writing.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "aionbd/status.h"
+#include "base/bytes.h"
+
+namespace aionbd {
+
+/// An append-only file being written. Thread safety: single owner.
+class WritableFile {
+ public:
+  virtual ~WritableFile() = default;  // closes; errors of close are lost, so sync first
+
+  /// Appends all parts in order, one system call where possible. After an error an unknown part of
+  /// them may be in the file. Nothing survives a power cut before `sync`.
+  /// Errors: storage_full (ENOSPC, EDQUOT, file-size limit), io_error.
+  virtual Status append(std::span<const Bytes> parts) = 0;
+  Status append(Bytes bytes) { return append(std::span<const Bytes>(&bytes, 1)); }
+
+  /// Makes the content and length durable (fdatasync). The name is durable only after
+  /// `FileSystem::sync_dir` of its directory. Never retry after an error: the kernel may have
+  /// dropped the data and report success the second time.
+  virtual Status sync() = 0;
+
+  /// Cuts the file to `size` bytes; the next append goes there.
+  virtual Status truncate(uint64_t size) = 0;
+
+  /// Bytes in the file: those before opening plus those appended.
+  virtual uint64_t size() const = 0;
+};
+
+/// A whole file, readable in place. Thread safety: immutable.
+class MappedFile {
+ public:
+  virtual ~MappedFile() = default;
+  virtual Bytes bytes() const = 0;
+};
+
+/// Held from `FileSystem::lock` to destruction (or the end of the process).
+class FileLock {
+ public:
+  virtual ~FileLock() = default;
+};
+
+/// Thread safety: safe.
+class FileSystem {
+ public:
+  virtual ~FileSystem() = default;
+
+  /// Makes `path` and its missing parents, and makes each directory it made durable in its parent.
+  virtual Status make_dirs(const std::string& path) = 0;
+  /// Names (not paths) in `dir`, sorted, without "." and "..".
+  virtual Result<std::vector<std::string>> list(const std::string& dir) = 0;
+  /// Makes the entries of `dir` durable: names created, renamed and removed before the call.
+  virtual Status sync_dir(const std::string& dir) = 0;
+
+  /// A new, empty file; an existing one is cut to nothing.
+  virtual Result<std::unique_ptr<WritableFile>> create(const std::string& path) = 0;
+  /// An existing file, to append at its end. Errors: not_found.
+  virtual Result<std::unique_ptr<WritableFile>> open_for_append(const std::string& path) = 0;
+  /// The whole content. Errors: not_found; resource_exhausted when longer than `size_max`.
+  virtual Result<std::string> read(const std::string& path, uint64_t size_max) = 0;
+  /// Up to `size` bytes from `offset`; fewer only at the end of the file.
+  virtual Result<std::string> read_at(const std::string& path, uint64_t offset, uint64_t size) = 0;
+  /// The whole file as it is now. REQUIRES: nobody writes it while mapped. Errors: not_found.
+  virtual Result<std::unique_ptr<MappedFile>> map(const std::string& path) = 0;
+  virtual Result<uint64_t> file_size(const std::string& path) = 0;
+
+  /// Replaces `to` by `from`, atomically for readers; durable after sync_dir. After a power cut
+  /// before that, either name may be there, and unsynced content of `from` may be lost.
+  virtual Status rename(const std::string& from, const std::string& to) = 0;
+  /// Removes a file; undone by a power cut before sync_dir. Errors: not_found.
+  virtual Status remove(const std::string& path) = 0;
+
+  /// Locks `path` (made if missing) against every other process. Errors: in_use.
+  virtual Result<std::unique_ptr<FileLock>> lock(const std::string& path) = 0;
+};
+
+/// The machine's files; lives for ever.
+FileSystem& posix_file_system();
+
+}  // namespace aionbd

@@ -1,0 +1,330 @@
+// The only open, write, fsync, rename and mmap of the program.
+//
+// Every descriptor is O_CLOEXEC; files are 0600 and directories 0700 whatever the umask adds; a
+// symbolic link as last component is refused (O_NOFOLLOW). Short writes and EINTR are continued
+// from what the system call returned. A write beyond a file-size limit raises SIGXFSZ, whose
+// default action kills the process: the host program must ignore it, then the call returns EFBIG
+// and we report storage_full.
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "io/file_system.h"
+
+namespace aionbd {
+namespace {
+
+constexpr mode_t kFileMode = 0600;
+constexpr mode_t kDirMode = 0700;
+/// Parts of one writev; the kernel's own limit.
+constexpr size_t kPartsMax = IOV_MAX;
+/// Bytes of one read; Linux stops at 2^31 - 4096 anyway.
+constexpr size_t kReadBytesMax = size_t{1} << 30;
+
+Code code_of(int error) {
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG: return Code::kStorageFull;
+    case ENOENT:
+    case ENOTDIR: return Code::kNotFound;
+    default: return Code::kIoError;
+  }
+}
+
+/// "cannot sync 'dir/name': Input/output error".
+Status error_of(std::string_view what, const std::string& path, int error) {
+  std::array<char, 256> buffer{};
+  // The GNU strerror_r returns the text, which may or may not be in the buffer.
+  const char* text = strerror_r(error, buffer.data(), buffer.size());
+  std::string message = "cannot ";
+  message.append(what).append(" '").append(path).append("': ").append(text);
+  return Status(code_of(error), std::move(message));
+}
+
+template <typename Call>
+auto retry_on_eintr(Call call) {
+  decltype(call()) result;
+  do {
+    result = call();
+  } while (result < 0 && errno == EINTR);
+  return result;
+}
+
+/// Owns a descriptor. Thread safety: compatible.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  Descriptor& operator=(Descriptor&&) = delete;
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);  // not retried on EINTR: on Linux the descriptor is gone either way
+  }
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+Result<Descriptor> open_file(const std::string& path, int flags, std::string_view what) {
+  const int fd = retry_on_eintr(
+      [&] { return ::open(path.c_str(), flags | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, kFileMode); });
+  if (fd < 0) return error_of(what, path, errno);
+  return Descriptor(fd);
+}
+
+/// Size of an open regular file. Errors: io_error when it is something else (a pipe would block).
+Result<uint64_t> size_of(const Descriptor& file, const std::string& path) {
+  struct stat info {};
+  if (::fstat(file.get(), &info) != 0) return error_of("stat", path, errno);
+  if (!S_ISREG(info.st_mode)) return io_error("not a regular file: '" + path + "'");
+  return static_cast<uint64_t>(info.st_size);
+}
+
+class PosixWritableFile final : public WritableFile {
+ public:
+  PosixWritableFile(Descriptor file, std::string path, uint64_t size)
+      : file_(std::move(file)), path_(std::move(path)), size_(size) {}
+
+  Status append(std::span<const Bytes> parts) override {
+    std::array<struct iovec, kPartsMax> vectors;
+    size_t next = 0;
+    size_t skip = 0;  // bytes of parts[next] already written
+    while (next < parts.size()) {
+      size_t count = 0;
+      for (size_t i = next; i < parts.size() && count < vectors.size(); ++i) {
+        const Bytes part = parts[i].subspan(i == next ? skip : 0);
+        if (part.empty()) continue;
+        // writev does not write through this pointer; its type has no const.
+        vectors[count++] = {const_cast<std::byte*>(part.data()), part.size()};
+      }
+      if (count == 0) break;
+      const ssize_t written = retry_on_eintr([&] {
+        return ::pwritev(file_.get(), vectors.data(), static_cast<int>(count),
+                         static_cast<off_t>(size_));
+      });
+      if (written < 0) return error_of("write to", path_, errno);
+      if (written == 0) return io_error("cannot write to '" + path_ + "': nothing was written");
+      size_ += static_cast<uint64_t>(written);
+      skip += static_cast<size_t>(written);
+      while (next < parts.size() && skip >= parts[next].size()) skip -= parts[next++].size();
+    }
+    return Status();
+  }
+
+  Status sync() override {
+    // EINTR is an error like any other here: a sync is never repeated.
+    if (::fdatasync(file_.get()) != 0) return error_of("sync", path_, errno);
+    return Status();
+  }
+
+  Status truncate(uint64_t size) override {
+    if (retry_on_eintr([&] { return ::ftruncate(file_.get(), static_cast<off_t>(size)); }) != 0) {
+      return error_of("truncate", path_, errno);
+    }
+    size_ = size;
+    return Status();
+  }
+
+  uint64_t size() const override { return size_; }
+
+ private:
+  const Descriptor file_;
+  const std::string path_;
+  uint64_t size_;
+};
+
+class PosixMappedFile final : public MappedFile {
+ public:
+  PosixMappedFile(void* address, size_t size) : address_(address), size_(size) {}
+  PosixMappedFile(const PosixMappedFile&) = delete;
+  PosixMappedFile& operator=(const PosixMappedFile&) = delete;
+  ~PosixMappedFile() override {
+    if (size_ != 0) ::munmap(address_, size_);
+  }
+  Bytes bytes() const override { return {static_cast<const std::byte*>(address_), size_}; }
+
+ private:
+  void* const address_;
+  const size_t size_;
+};
+
+class PosixFileLock final : public FileLock {
+ public:
+  explicit PosixFileLock(Descriptor file) : file_(std::move(file)) {}
+
+ private:
+  const Descriptor file_;
+};
+
+Status sync_directory(const std::string& dir) {
+  const int fd =
+      retry_on_eintr([&] { return ::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
+  if (fd < 0) return error_of("open directory", dir, errno);
+  const Descriptor file(fd);
+  if (::fsync(file.get()) != 0) return error_of("sync directory", dir, errno);
+  return Status();
+}
+
+/// "a/b" of "a/b/c"; "." of "c"; "/" of "/c".
+std::string parent_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+/// Reads [offset, offset + size) or up to the end.
+Result<std::string> read_range(const Descriptor& file, const std::string& path, uint64_t offset,
+                               uint64_t size) {
+  std::string out(size, '\0');
+  uint64_t done = 0;
+  while (done < size) {
+    const size_t want = std::min<uint64_t>(size - done, kReadBytesMax);
+    const ssize_t got = retry_on_eintr([&] {
+      return ::pread(file.get(), out.data() + done, want, static_cast<off_t>(offset + done));
+    });
+    if (got < 0) return error_of("read", path, errno);
+    if (got == 0) break;
+    done += static_cast<uint64_t>(got);
+  }
+  out.resize(done);
+  return out;
+}
+
+class PosixFileSystem final : public FileSystem {
+ public:
+  Status make_dirs(const std::string& path) override {
+    for (size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
+      const std::string prefix = path.substr(0, end);
+      if (!prefix.empty() && prefix.back() != '/') {
+        if (::mkdir(prefix.c_str(), kDirMode) == 0) {
+          RETURN_IF_ERROR(sync_directory(parent_of(prefix)));
+        } else if (errno != EEXIST) {
+          return error_of("make directory", prefix, errno);
+        }
+      }
+      if (end == std::string::npos) break;
+    }
+    struct stat info {};
+    if (::stat(path.c_str(), &info) != 0) return error_of("make directory", path, errno);
+    if (!S_ISDIR(info.st_mode)) return error_of("make directory", path, EEXIST);
+    return Status();
+  }
+
+  Result<std::vector<std::string>> list(const std::string& dir) override {
+    DIR* const stream = ::opendir(dir.c_str());
+    if (stream == nullptr) return error_of("list directory", dir, errno);
+    std::vector<std::string> names;
+    int error = 0;
+    while (true) {
+      errno = 0;
+      const struct dirent* entry = ::readdir(stream);
+      if (entry == nullptr) {
+        error = errno;
+        break;
+      }
+      const std::string_view name = entry->d_name;
+      if (name != "." && name != "..") names.emplace_back(name);
+    }
+    ::closedir(stream);
+    if (error != 0) return error_of("list directory", dir, error);
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+  Status sync_dir(const std::string& dir) override { return sync_directory(dir); }
+
+  Result<std::unique_ptr<WritableFile>> create(const std::string& path) override {
+    ASSIGN_OR_RETURN(Descriptor file, open_file(path, O_WRONLY | O_CREAT | O_TRUNC, "create"));
+    RETURN_IF_ERROR(size_of(file, path).status());
+    return std::unique_ptr<WritableFile>(
+        std::make_unique<PosixWritableFile>(std::move(file), path, 0));
+  }
+
+  Result<std::unique_ptr<WritableFile>> open_for_append(const std::string& path) override {
+    ASSIGN_OR_RETURN(Descriptor file, open_file(path, O_WRONLY, "open"));
+    ASSIGN_OR_RETURN(const uint64_t size, size_of(file, path));
+    return std::unique_ptr<WritableFile>(
+        std::make_unique<PosixWritableFile>(std::move(file), path, size));
+  }
+
+  Result<std::string> read(const std::string& path, uint64_t size_max) override {
+    ASSIGN_OR_RETURN(const Descriptor file, open_file(path, O_RDONLY | O_NONBLOCK, "open"));
+    ASSIGN_OR_RETURN(const uint64_t size, size_of(file, path));
+    if (size > size_max) {
+      return resource_exhausted("file is too long: '" + path + "' has " + std::to_string(size) +
+                                " bytes, limit is " + std::to_string(size_max));
+    }
+    return read_range(file, path, 0, size);
+  }
+
+  Result<std::string> read_at(const std::string& path, uint64_t offset, uint64_t size) override {
+    ASSIGN_OR_RETURN(const Descriptor file, open_file(path, O_RDONLY | O_NONBLOCK, "open"));
+    ASSIGN_OR_RETURN(const uint64_t file_bytes, size_of(file, path));
+    if (offset >= file_bytes) return std::string();
+    return read_range(file, path, offset, std::min(size, file_bytes - offset));
+  }
+
+  Result<std::unique_ptr<MappedFile>> map(const std::string& path) override {
+    ASSIGN_OR_RETURN(const Descriptor file, open_file(path, O_RDONLY | O_NONBLOCK, "open"));
+    ASSIGN_OR_RETURN(const uint64_t size, size_of(file, path));
+    void* address = nullptr;
+    if (size != 0) {  // mmap refuses an empty range
+      address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
+      if (address == MAP_FAILED) return error_of("map", path, errno);
+    }
+    return std::unique_ptr<MappedFile>(std::make_unique<PosixMappedFile>(address, size));
+  }
+
+  Result<uint64_t> file_size(const std::string& path) override {
+    struct stat info {};
+    if (::lstat(path.c_str(), &info) != 0) return error_of("stat", path, errno);
+    if (!S_ISREG(info.st_mode)) return io_error("not a regular file: '" + path + "'");
+    return static_cast<uint64_t>(info.st_size);
+  }
+
+  Status rename(const std::string& from, const std::string& to) override {
+    if (::rename(from.c_str(), to.c_str()) != 0) return error_of("rename", from, errno);
+    return Status();
+  }
+
+  Status remove(const std::string& path) override {
+    if (::unlink(path.c_str()) != 0) return error_of("remove", path, errno);
+    return Status();
+  }
+
+  Result<std::unique_ptr<FileLock>> lock(const std::string& path) override {
+    ASSIGN_OR_RETURN(Descriptor file, open_file(path, O_RDWR | O_CREAT, "open lock file"));
+    if (retry_on_eintr([&] { return ::flock(file.get(), LOCK_EX | LOCK_NB); }) != 0) {
+      if (errno == EWOULDBLOCK) {
+        return Status(Code::kInUse,
+                      "another process has the data directory open: '" + path + "' is locked");
+      }
+      return error_of("lock", path, errno);
+    }
+    return std::unique_ptr<FileLock>(std::make_unique<PosixFileLock>(std::move(file)));
+  }
+};
+
+}  // namespace
+
+FileSystem& posix_file_system() {
+  static PosixFileSystem file_system;
+  return file_system;
+}
+
+}  // namespace aionbd

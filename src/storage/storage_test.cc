@@ -1,0 +1,244 @@
+// Storage as a whole: what is written comes back, what is published lives, what is not is garbage.
+#include "storage/storage.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <thread>
+
+#include "storage/format.h"
+
+namespace aionbd {
+namespace {
+
+/// A fresh directory, removed at the end.
+class TempDir {
+ public:
+  TempDir() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "aionbd-XXXXXX").string();
+    path_ = mkdtemp(pattern.data());
+  }
+  ~TempDir() { std::filesystem::remove_all(path_); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+class StorageTest : public ::testing::Test {
+ protected:
+  StorageOptions options() {
+    StorageOptions out;
+    out.dir = dir_.path() + "/store";
+    out.files = &posix_file_system();
+    out.clock = &system_clock_source();
+    return out;
+  }
+  std::unique_ptr<Storage> open() { return Storage::open(options()).value(); }
+
+  static void write(Storage& storage, const std::string& record) {
+    const Ticket ticket = storage.append(record, storage.generation()).value();
+    ASSERT_TRUE(storage.commit(ticket).ok());
+    ASSERT_GE(storage.committed_lsn(), ticket.lsn);
+  }
+  static std::vector<std::string> replayed(Storage& storage) {
+    std::vector<std::string> out;
+    const Status status = storage.replay([&](Lsn, Bytes record) {
+      out.emplace_back(as_text(record));
+      return Status();
+    });
+    EXPECT_TRUE(status.ok()) << status.to_string();
+    return out;
+  }
+  static std::shared_ptr<SegmentFile> write_segment(Storage& storage, SegmentId id,
+                                                    const std::string& text) {
+    auto writer = storage.new_segment(id).value();
+    EXPECT_TRUE(writer->begin_section(7).ok());
+    EXPECT_TRUE(writer->append(as_bytes_of(text)).ok());
+    return writer->finish().value();
+  }
+
+  TempDir dir_;
+};
+
+TEST_F(StorageTest, RecordsComeBackInOrder) {
+  {
+    auto storage = open();
+    EXPECT_EQ(storage->catalog(), "");
+    EXPECT_TRUE(replayed(*storage).empty());
+    write(*storage, "one");
+    write(*storage, "");
+    write(*storage, std::string(1000, 'x'));
+  }
+  auto storage = open();
+  EXPECT_EQ(storage->last_lsn(), 3u);
+  EXPECT_EQ(storage->committed_lsn(), 3u);
+  EXPECT_EQ(replayed(*storage), (std::vector<std::string>{"one", "", std::string(1000, 'x')}));
+  write(*storage, "four");
+  storage.reset();
+  EXPECT_EQ(replayed(*open()).back(), "four");
+}
+
+TEST_F(StorageTest, CheckpointReplacesTheLogBeforeIt) {
+  {
+    auto storage = open();
+    write(*storage, "one");
+    write(*storage, "two");
+    const Lsn lsn = storage->rotate_log().value();
+    EXPECT_EQ(lsn, 2u);
+    write(*storage, "three");
+    write_segment(*storage, 17, "content");
+    ASSERT_TRUE(storage->publish("catalog one", {17}, lsn).ok());
+    EXPECT_FALSE(std::filesystem::exists(dir_.path() + "/store/" + log_name(1)));
+  }
+  {
+    auto storage = open();
+    EXPECT_EQ(storage->catalog(), "catalog one");
+    EXPECT_EQ(replayed(*storage), std::vector<std::string>{"three"});
+    const auto file = storage->open_segment(17).value();
+    EXPECT_EQ(as_text(file->section(7).value().all().value()), "content");
+    EXPECT_EQ(storage->open_segment(18).status().code(), Code::kNotFound);
+    ASSERT_TRUE(storage->publish("catalog two", {}, storage->rotate_log().value()).ok());
+    EXPECT_EQ(as_text(file->section(7).value().all().value()), "content") << "still mapped";
+    EXPECT_FALSE(std::filesystem::exists(dir_.path() + "/store/" + segment_name(17)));
+  }
+  auto storage = open();
+  EXPECT_EQ(storage->catalog(), "catalog two");
+  EXPECT_TRUE(replayed(*storage).empty());
+  EXPECT_EQ(storage->last_lsn(), 3u);
+}
+
+TEST_F(StorageTest, LeftoversAreRemovedAndForeignFilesAreNot) {
+  write(*open(), "one");
+  const std::string store = dir_.path() + "/store/";
+  const auto touch = [&](const std::string& name) {
+    auto file = posix_file_system().create(store + name).value();
+    ASSERT_TRUE(file->append(as_bytes_of("junk")).ok());
+  };
+  const std::vector<std::string> own = {segment_name(5), "MANIFEST.tmp", log_name(9) + ".tmp",
+                                        segment_name(6) + ".tmp"};
+  const std::vector<std::string> foreign = {"notes.txt", "x.tmp", "wal-1.log", "5.seg",
+                                            "wal-000000000000000A.log"};
+  for (const auto& name : own) touch(name);
+  for (const auto& name : foreign) touch(name);
+  std::vector<std::string> warnings;
+  auto with_log = options();
+  with_log.logger = Logger([&](LogLevel level, std::string_view line) {
+    if (level == LogLevel::kWarning) warnings.emplace_back(line);
+  });
+  auto storage = Storage::open(with_log).value();
+  EXPECT_EQ(warnings.size(), foreign.size());
+  for (const auto& name : own) EXPECT_FALSE(std::filesystem::exists(store + name)) << name;
+  for (const auto& name : foreign) EXPECT_TRUE(std::filesystem::exists(store + name)) << name;
+}
+
+TEST_F(StorageTest, SecondOpenIsRefused) {
+  auto storage = open();
+  EXPECT_EQ(Storage::open(options()).status().code(), Code::kInUse);
+  storage.reset();
+  EXPECT_TRUE(Storage::open(options()).has_value());
+}
+
+TEST_F(StorageTest, UnpublishedSegmentIsRemovedWhenNobodyHoldsIt) {
+  auto storage = open();
+  auto held = write_segment(*storage, 1, "held");
+  write_segment(*storage, 2, "dropped");
+  ASSERT_TRUE(storage->publish("c", {}, 0).ok());
+  const std::string store = dir_.path() + "/store/";
+  EXPECT_TRUE(std::filesystem::exists(store + segment_name(1)));
+  EXPECT_FALSE(std::filesystem::exists(store + segment_name(2)));
+  ASSERT_TRUE(storage->publish("c", {1}, 0).ok());
+  held.reset();
+  ASSERT_TRUE(storage->publish("c", {1}, 0).ok());
+  EXPECT_TRUE(std::filesystem::exists(store + segment_name(1)));
+  EXPECT_FALSE(storage->publish("c", {2}, 0).ok()) << "is gone";
+  EXPECT_FALSE(storage->publish("c", {}, 99).ok()) << "beyond the log";
+}
+
+TEST_F(StorageTest, MissingManifestWithDataIsCorruption) {
+  write(*open(), "one");
+  std::filesystem::remove(dir_.path() + "/store/MANIFEST");
+  EXPECT_EQ(Storage::open(options()).status().code(), Code::kCorruption);
+}
+
+TEST_F(StorageTest, MissingLogOrSegmentIsCorruption) {
+  {
+    auto storage = open();
+    write(*storage, "one");
+    write_segment(*storage, 3, "s");
+    ASSERT_TRUE(storage->publish("c", {3}, 0).ok());
+  }
+  std::filesystem::remove(dir_.path() + "/store/" + segment_name(3));
+  EXPECT_EQ(open()->open_segment(3).status().code(), Code::kCorruption);
+  std::filesystem::remove(dir_.path() + "/store/" + log_name(1));
+  EXPECT_EQ(Storage::open(options()).status().code(), Code::kCorruption);
+}
+
+TEST_F(StorageTest, FilesOfAnotherStoreAreRefused) {
+  write(*open(), "one");
+  auto other = options();
+  other.dir = dir_.path() + "/other";
+  {
+    auto storage = Storage::open(other).value();
+    write(*storage, "other");
+  }
+  std::filesystem::copy_file(dir_.path() + "/other/" + log_name(1),
+                             dir_.path() + "/store/" + log_name(1),
+                             std::filesystem::copy_options::overwrite_existing);
+  const Status status = Storage::open(options()).status();
+  EXPECT_EQ(status.code(), Code::kCorruption);
+  EXPECT_NE(status.message().find("belongs to another store"), std::string::npos);
+}
+
+TEST_F(StorageTest, ManyThreadsShareGroups) {
+  constexpr int kThreads = 16;
+  constexpr int kEach = 20;
+  {
+    auto storage = open();
+    std::vector<std::thread> threads;
+    for (int t = 0; t < kThreads; ++t) {
+      threads.emplace_back([&, t] {
+        for (int i = 0; i < kEach; ++i) {
+          write(*storage, std::to_string(t) + "/" + std::to_string(i));
+        }
+      });
+    }
+    for (auto& thread : threads) thread.join();
+    EXPECT_EQ(storage->metrics().grouped_records.value(), uint64_t{kThreads * kEach});
+  }
+  auto storage = open();
+  const auto records = replayed(*storage);
+  ASSERT_EQ(records.size(), size_t{kThreads * kEach});
+  std::vector<int> next(kThreads, 0);
+  for (const auto& record : records) {  // each thread's records in its order
+    const int t = std::stoi(record);
+    EXPECT_EQ(record, std::to_string(t) + "/" + std::to_string(next[static_cast<size_t>(t)]++));
+  }
+}
+
+TEST(MemoryStorageTest, EverythingSucceedsAndTouchesNoFile) {
+  StorageOptions options;
+  options.persistent = false;
+  options.clock = &system_clock_source();
+  auto storage = Storage::open(options).value();
+  EXPECT_FALSE(storage->persistent());
+  const Ticket ticket = storage->append("r", storage->generation()).value();
+  EXPECT_EQ(ticket.lsn, 1u);
+  EXPECT_TRUE(storage->commit(ticket).ok());
+  EXPECT_EQ(storage->committed_lsn(), 1u);
+  EXPECT_EQ(storage->rotate_log().value(), 1u);
+  auto writer = storage->new_segment(4).value();
+  ASSERT_TRUE(writer->begin_section(1).ok());
+  ASSERT_TRUE(writer->append(as_bytes_of("heap")).ok());
+  auto file = writer->finish().value();
+  EXPECT_EQ(as_text(file->section(1).value().all().value()), "heap");
+  ASSERT_TRUE(storage->publish("c", {4}, 1).ok());
+  file.reset();
+  EXPECT_TRUE(storage->open_segment(4).has_value());
+  ASSERT_TRUE(storage->publish("c", {}, 1).ok());
+  EXPECT_FALSE(storage->open_segment(4).has_value());
+}
+
+}  // namespace
+}  // namespace aionbd
