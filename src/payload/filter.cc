@@ -10,10 +10,12 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <bitset>
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -370,7 +372,6 @@ class FilterCompiler {
   Status check_unused(const std::vector<Clause>& should, size_t level) {
     const size_t steps_count = steps_.size();
     const size_t operands_count = operands_.size();
-    const size_t labels_count = positions_.size();
     const Target nowhere = new_label();
     for (size_t i = 0; i < should.size(); ++i) {
       RETURN_IF_ERROR(add_clause(should[i], ".should", i, level, nowhere, nowhere));
@@ -378,7 +379,6 @@ class FilterCompiler {
     steps_.resize(steps_count);
     operands_.erase(operands_.begin() + static_cast<std::ptrdiff_t>(operands_count),
                     operands_.end());
-    positions_.resize(labels_count);
     return {};
   }
 

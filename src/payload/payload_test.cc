@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "base/rng.h"
 #include "payload/filter_model.h"
@@ -134,6 +135,9 @@ TEST(Payload, EncodeRefusesNamingTheKey) {
   EXPECT_EQ(refusal({{"a", Value::Array{1, Value::Object{{"b", "\xED\xA0\x80"}}}}}),
             "payload string is not UTF-8: \"a[1].b\"");
   EXPECT_EQ(refusal({{"a", Value::Array{0.5, NAN}}}), "payload number is not finite: \"a[1]\"");
+  // Containers before it are not on the path.
+  const Payload after{{"a", Value::Object{{"x", 1}}}, {"b", Value::Array{1}}, {"c", NAN}};
+  EXPECT_EQ(refusal(after), "payload number is not finite: \"c\"");
   EXPECT_EQ(refusal({{"a", -INFINITY}}), "payload number is not finite: \"a\"");
 }
 

@@ -337,7 +337,8 @@ bool holds_exactly(Database& database, const ModelState& state) {
   for (const CollectionInfo& info : infos) {
     const auto model = state.find(info.name);
     if (model == state.end() || info.points_count != model->second->points.size() ||
-        info.options.dimension != model->second->options.dimension) {
+        info.options.dimension != model->second->options.dimension ||
+        info.options.id_type != model->second->options.id_type) {
       return false;
     }
     const auto collection = database.collection(info.name);

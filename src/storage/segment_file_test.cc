@@ -1,0 +1,231 @@
+// Segment files: what is written is read, and no damaged byte is.
+#include "storage/segment_file.h"
+
+#include <gtest/gtest.h>
+
+#include "base/rng.h"
+#include "io/sim_file_system.h"
+#include "storage/format.h"
+
+namespace aionbd {
+namespace {
+
+constexpr uint64_t kStore = 77;
+
+std::string noise(size_t size, uint64_t seed) {
+  Rng rng(seed);
+  std::string out(size, '\0');
+  for (char& c : out) c = static_cast<char>(rng.next());
+  return out;
+}
+
+class SegmentTest : public ::testing::Test {
+ protected:
+  SegmentTest() { EXPECT_TRUE(files_.make_dirs("d").ok()); }
+
+  using Sections = std::vector<std::pair<SectionTag, std::string>>;
+
+  std::shared_ptr<SegmentFile> write(const Sections& sections, size_t piece, SegmentId id = 5) {
+    auto writer = create_segment_file(&files_, "d", kStore, id, nullptr).value();
+    for (const auto& [tag, text] : sections) {
+      EXPECT_TRUE(writer->begin_section(tag).ok());
+      for (size_t at = 0; at < text.size(); at += piece) {
+        EXPECT_TRUE(writer->append(as_bytes_of(std::string_view(text).substr(at, piece))).ok());
+      }
+    }
+    return writer->finish().value();
+  }
+  static void expect_content(const SegmentFile& file, const Sections& sections) {
+    for (const auto& [tag, text] : sections) {
+      const Section section = file.section(tag).value();
+      ASSERT_EQ(section.size(), text.size());
+      const Bytes all = section.all().value();
+      ASSERT_TRUE(as_text(all) == text);
+      if (!all.empty()) {
+        ASSERT_EQ(reinterpret_cast<uintptr_t>(all.data()) % kSectionAlignment, 0u);
+      }
+    }
+  }
+  std::string bytes() { return files_.read("d/" + segment_name(5), 1 << 26).value(); }
+  Result<std::shared_ptr<SegmentFile>> reopen(std::optional<SegmentStamp> stamp = std::nullopt) {
+    return open_segment_file(&files_, "d", kStore, 5, stamp);
+  }
+
+  SimFileSystem files_;
+};
+
+TEST_F(SegmentTest, RoundTripOfAllSizesAndPieces) {
+  const Sections sections = {
+      {9, ""},
+      {1, "x"},
+      {2, noise(63, 1)},
+      {3, noise(64, 2)},
+      {4, noise(kBlockBytes, 3)},
+      {5, noise(3 * 1024 * 1024 + 17, 4)},  // passes the buffer several times
+      {6, ""},
+      {7, noise(kBlockBytes - 1, 5)},
+  };
+  std::string first;
+  for (size_t piece : {size_t{1} << 24, size_t{100000}, size_t{4096}, size_t{1000}}) {
+    SCOPED_TRACE(piece);
+    auto file = write(sections, piece);
+    expect_content(*file, sections);
+    auto opened = reopen(SegmentStamp{file->file_bytes(), file->trailer_checksum()}).value();
+    expect_content(*opened, sections);
+    EXPECT_TRUE(opened->verify().ok());
+    EXPECT_FALSE(opened->has_section(8));
+    EXPECT_EQ(opened->section(8).status().code(), Code::kCorruption);
+    if (first.empty()) first = bytes();
+    EXPECT_TRUE(bytes() == first) << "how it was appended does not show";
+  }
+}
+
+TEST_F(SegmentTest, NoSectionsAndHeapAreFine) {
+  auto empty = create_segment_file(&files_, "d", kStore, 5, nullptr).value()->finish().value();
+  EXPECT_EQ(empty->file_bytes(), 64u + 8u + 64u);
+  EXPECT_TRUE(reopen().has_value());
+  const Sections sections = {{1, noise(200000, 1)}, {2, "tail"}};
+  auto writer = create_segment_on_heap(6, nullptr);
+  for (const auto& [tag, text] : sections) {
+    ASSERT_TRUE(writer->begin_section(tag).ok());
+    ASSERT_TRUE(writer->append(as_bytes_of(text)).ok());
+  }
+  expect_content(*writer->finish().value(), sections);
+}
+
+TEST_F(SegmentTest, RangesAreChecked) {
+  auto file = write({{1, "0123456789"}, {2, "secret"}}, 100);
+  const Section section = file->section(1).value();
+  EXPECT_EQ(as_text(section.bytes(3, 4).value()), "3456");
+  EXPECT_TRUE(section.bytes(10, 0).has_value());
+  EXPECT_FALSE(section.bytes(10, 1).has_value());
+  EXPECT_FALSE(section.bytes(11, 0).has_value());
+  EXPECT_FALSE(section.bytes(1, UINT64_MAX).has_value());
+  EXPECT_FALSE(section.bytes(UINT64_MAX, 2).has_value());
+  EXPECT_TRUE(Section().bytes(0, 0).has_value());
+  EXPECT_FALSE(Section().bytes(0, 1).has_value());
+}
+
+TEST_F(SegmentTest, WriterRefusesMisuse) {
+  auto writer = create_segment_file(&files_, "d", kStore, 5, nullptr).value();
+  EXPECT_FALSE(writer->append(as_bytes_of("x")).ok()) << "no section yet";
+  ASSERT_TRUE(writer->begin_section(1).ok());
+  EXPECT_FALSE(writer->begin_section(1).ok()) << "twice";
+  ASSERT_TRUE(writer->finish().has_value());
+  EXPECT_FALSE(writer->finish().has_value());
+  EXPECT_FALSE(writer->append(as_bytes_of("x")).ok());
+}
+
+TEST_F(SegmentTest, UnfinishedFileIsRemoved) {
+  auto writer = create_segment_file(&files_, "d", kStore, 5, nullptr).value();
+  ASSERT_TRUE(writer->begin_section(1).ok());
+  writer.reset();
+  EXPECT_TRUE(files_.list("d").value().empty());
+  for (const FileOp op : {FileOp::kAppend, FileOp::kSync, FileOp::kMap}) {
+    writer = create_segment_file(&files_, "d", kStore, 5, nullptr).value();
+    ASSERT_TRUE(writer->begin_section(1).ok());
+    files_.fail(op, ".seg", 1, FileFault{storage_full("full"), 3}, false);
+    EXPECT_EQ(writer->finish().status().code(), Code::kStorageFull);
+    EXPECT_FALSE(writer->finish().has_value());
+    writer.reset();
+    files_.set_hook(nullptr);
+    EXPECT_TRUE(files_.list("d").value().empty());
+  }
+  writer = create_segment_file(&files_, "d", kStore, 5, nullptr).value();
+  ASSERT_TRUE(writer->begin_section(1).ok());
+  files_.fail(FileOp::kAppend, ".seg", 1, FileFault{io_error("EIO")}, false);
+  EXPECT_EQ(writer->append(as_bytes_of(noise(2 << 20, 1))).code(), Code::kIoError);
+  EXPECT_EQ(writer->append(as_bytes_of("x")).code(), Code::kIoError) << "the first error stays";
+  EXPECT_EQ(writer->finish().status().code(), Code::kIoError);
+}
+
+/// Opens and reads everything; true when every byte came back unchanged.
+bool reads_well(const Result<std::shared_ptr<SegmentFile>>& opened,
+                const std::vector<std::pair<SectionTag, std::string>>& sections) {
+  if (!opened.has_value()) {
+    EXPECT_EQ(opened.status().code(), Code::kCorruption);
+    return false;
+  }
+  bool well = true;
+  for (const auto& [tag, text] : sections) {
+    const auto section = (*opened)->section(tag);
+    if (!section.has_value()) return false;
+    const auto all = section->all();
+    if (!all.has_value()) {
+      EXPECT_EQ(all.status().code(), Code::kCorruption);
+      well = false;
+    } else {
+      EXPECT_TRUE(as_text(*all) == text) << "wrong bytes were given out";
+    }
+  }
+  EXPECT_EQ((*opened)->verify().ok(), well);
+  return well;
+}
+
+TEST_F(SegmentTest, EveryFlippedByteIsFound) {
+  const Sections sections = {{1, noise(100, 1)}, {2, ""}, {3, noise(70000, 2)}, {4, noise(9, 3)}};
+  auto file = write(sections, 1000);
+  const std::string whole = bytes();
+  ASSERT_TRUE(reads_well(reopen(), sections));
+  for (size_t at = 0; at<whole.size(); at += at> 400 && at + 400 < whole.size() ? 61 : 1) {
+    std::string damaged = whole;
+    damaged[at] = static_cast<char>(damaged[at] ^ (1 << (at % 8)));
+    files_.overwrite("d/" + segment_name(5), damaged);
+    ASSERT_FALSE(reads_well(reopen(), sections)) << "offset " << at;
+  }
+}
+
+TEST_F(SegmentTest, EveryTruncationAndExtensionIsFound) {
+  const Sections sections = {{1, noise(100, 1)}, {2, noise(300, 2)}};
+  auto file = write(sections, 1000);
+  const std::string whole = bytes();
+  for (size_t size = 0; size < whole.size(); ++size) {
+    files_.overwrite("d/" + segment_name(5), std::string_view(whole).substr(0, size));
+    ASSERT_FALSE(reopen().has_value()) << size;
+  }
+  files_.overwrite("d/" + segment_name(5), whole + std::string(8, '\0'));
+  EXPECT_FALSE(reopen().has_value());
+  files_.overwrite("d/" + segment_name(5), whole + whole.substr(whole.size() - 64));
+  EXPECT_FALSE(reopen().has_value());
+}
+
+TEST_F(SegmentTest, DamageIsFoundOnlyWhereItIsTouched) {
+  write({{1, noise(kBlockBytes * 2, 1)}, {2, noise(kBlockBytes, 2)}}, 1 << 20);
+  std::string damaged = bytes();
+  damaged[kBlockBytes + 5] ^= 1;
+  files_.overwrite("d/" + segment_name(5), damaged);
+  auto file = reopen().value();
+  const Section section = file->section(1).value();
+  EXPECT_TRUE(section.bytes(0, 1000).has_value());
+  const Status status = section.bytes(kBlockBytes, 1).status();
+  EXPECT_EQ(status.code(), Code::kCorruption);
+  EXPECT_NE(status.message().find(segment_name(5) + "' at offset 65536"), std::string::npos)
+      << status.message();
+  EXPECT_TRUE(file->section(2).value().bytes(100, 100).has_value());
+  EXPECT_FALSE(section.bytes(kBlockBytes, 1).has_value()) << "stays bad";
+}
+
+TEST_F(SegmentTest, SwappedBlocksAndStrangersAreFound) {
+  const std::string same(kBlockBytes * 3, 'x');
+  write({{1, same}}, 1 << 20);
+  std::string text = noise(kBlockBytes * 3, 1);
+  auto file = write({{1, text}}, 1 << 20);
+  const SegmentStamp stamp{file->file_bytes(), file->trailer_checksum()};
+  std::string damaged = bytes();
+  std::swap_ranges(damaged.begin() + kBlockBytes, damaged.begin() + 2 * kBlockBytes,
+                   damaged.begin() + 2 * kBlockBytes);
+  files_.overwrite("d/" + segment_name(5), damaged);
+  EXPECT_FALSE(reopen().value()->section(1).value().all().has_value());
+
+  EXPECT_FALSE(open_segment_file(&files_, "d", kStore + 1, 5, std::nullopt).has_value());
+  files_.overwrite("d/" + segment_name(5), bytes());
+  write({{1, text}}, 1 << 20, 6);
+  ASSERT_TRUE(files_.rename("d/" + segment_name(6), "d/" + segment_name(5)).ok());
+  EXPECT_FALSE(reopen().has_value()) << "another file's name";
+  write({{1, same}}, 1 << 20);
+  EXPECT_TRUE(reopen().has_value());
+  EXPECT_FALSE(reopen(stamp).has_value()) << "not the one the manifest names";
+}
+
+}  // namespace
+}  // namespace aionbd
