@@ -85,8 +85,9 @@ struct SearchResult {
   std::optional<double> recall_at_k;     // 1.0 for exact; calibrated otherwise
   bool ivf_fallback_exact = false;       // ivf was asked, no index was ready, answered exactly
   std::vector<Hit> hits;                 // best first, ties by ascending id
-  std::vector<SegmentPlan> plan;  // with `explain`
-  uint64_t filter_us = 0, scan_us = 0, fetch_us = 0;  // time per stage
+  std::vector<SegmentPlan> plan;         // with `explain`
+  uint64_t scan_us = 0;                  // with `explain`: finding the rows, filter included
+  uint64_t fetch_us = 0;  // with `explain`: reading ids, payloads and values of the hits
 };
 
 /// Many queries that share everything but the vector.
@@ -132,9 +133,11 @@ class Collection {
 
   /// Deletes the points that are there, all in one record; silent about missing ids.
   /// Returns how many were there.
-  virtual Result<uint64_t> remove(std::span<const PointId> ids, Deadline deadline = kNoDeadline) = 0;
+  virtual Result<uint64_t> remove(std::span<const PointId> ids,
+                                  Deadline deadline = kNoDeadline) = 0;
   /// Deletes every point that matches, in one record. Returns how many.
-  virtual Result<uint64_t> remove_matching(const Filter& filter, Deadline deadline = kNoDeadline) = 0;
+  virtual Result<uint64_t> remove_matching(const Filter& filter,
+                                           Deadline deadline = kNoDeadline) = 0;
 
   /// Merges `keys` into the payload of each point. An unknown id: not_found and nothing changes.
   /// Returns how many points really changed.
@@ -154,7 +157,8 @@ class Collection {
   /// non-finite or, for cosine, zero query; mode ivf with too few points), deadline_exceeded.
   virtual Result<SearchResult> search(const SearchRequest& request) const = 0;
   /// As `search` for each query, all against the same state; rows are read once for many queries.
-  virtual Result<std::vector<SearchResult>> search_batch(const SearchBatchRequest& request) const = 0;
+  virtual Result<std::vector<SearchResult>> search_batch(
+      const SearchBatchRequest& request) const = 0;
 
   virtual Result<CollectionStats> stats() const = 0;
   /// Seals the open rows and merges all segments into as few as possible.

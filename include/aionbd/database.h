@@ -14,8 +14,8 @@
 namespace aionbd {
 
 struct Health {
-  bool storage_available = true;  // false after a failed sync, until reopened
-  std::string reason;             // empty when all is well
+  bool storage_available = true;         // false after a failed sync, until reopened
+  std::string reason;                    // empty when all is well
   std::vector<std::string> quarantined;  // collections refused because their files are damaged
 };
 

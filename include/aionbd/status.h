@@ -27,13 +27,13 @@ enum class Code : uint8_t {
   kUnauthenticated = 6,     // say who you are
   kPermissionDenied = 7,    // you may not
   kDeadlineExceeded = 8,    // time ran out before anything changed
-  kUnavailable = 9,         // not now (starting, stopping, storage failed); the outcome of a write is
-                            // unknown: repeat it
-  kCorruption = 10,         // stored bytes are damaged: restore or repair
-  kIoError = 11,            // the medium refused: an operator must look
-  kStorageFull = 12,        // no space: reads and deletes go on, writes resume when space returns
-  kInternal = 13,           // our defect
-  kInUse = 14,              // another process holds the data directory
+  kUnavailable = 9,   // not now (starting, stopping, storage failed); the outcome of a write is
+                      // unknown: repeat it
+  kCorruption = 10,   // stored bytes are damaged: restore or repair
+  kIoError = 11,      // the medium refused: an operator must look
+  kStorageFull = 12,  // no space: reads and deletes go on, writes resume when space returns
+  kInternal = 13,     // our defect
+  kInUse = 14,        // another process holds the data directory
 };
 
 /// Stable lower-case name of a code, e.g. "invalid_argument".
@@ -61,7 +61,9 @@ class [[nodiscard]] Status {
 inline Status invalid_argument(std::string message) {
   return Status(Code::kInvalidArgument, std::move(message));
 }
-inline Status not_found(std::string message) { return Status(Code::kNotFound, std::move(message)); }
+inline Status not_found(std::string message) {
+  return Status(Code::kNotFound, std::move(message));
+}
 inline Status already_exists(std::string message) {
   return Status(Code::kAlreadyExists, std::move(message));
 }
@@ -80,7 +82,9 @@ inline Status unavailable(std::string message) {
 inline Status corruption(std::string message) {
   return Status(Code::kCorruption, std::move(message));
 }
-inline Status io_error(std::string message) { return Status(Code::kIoError, std::move(message)); }
+inline Status io_error(std::string message) {
+  return Status(Code::kIoError, std::move(message));
+}
 inline Status storage_full(std::string message) {
   return Status(Code::kStorageFull, std::move(message));
 }
@@ -146,9 +150,9 @@ class [[nodiscard]] Result {
 #define AIONBD_CONCAT(a, b) AIONBD_CONCAT_INNER(a, b)
 
 /// Returns the error of `expr` (a Status) to the caller, if there is one.
-#define RETURN_IF_ERROR(expr)                    \
-  do {                                           \
-    ::aionbd::Status aionbd_status_ = (expr);    \
+#define RETURN_IF_ERROR(expr)                        \
+  do {                                               \
+    ::aionbd::Status aionbd_status_ = (expr);        \
     if (!aionbd_status_.ok()) return aionbd_status_; \
   } while (false)
 

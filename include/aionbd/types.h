@@ -62,9 +62,7 @@ class PointId {
     return a.text_.compare(b.text_) <=> 0;
   }
   /// Decimal digits, or the text itself.
-  std::string to_string() const {
-    return type_ == IdType::kU64 ? std::to_string(number_) : text_;
-  }
+  std::string to_string() const { return type_ == IdType::kU64 ? std::to_string(number_) : text_; }
 
  private:
   IdType type_ = IdType::kU64;

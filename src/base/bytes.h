@@ -32,7 +32,8 @@ class Encoder {
 
   template <typename T>
   void put(T value) {
-    static_assert(std::is_trivially_copyable_v<T> && (std::is_arithmetic_v<T> || std::is_enum_v<T>));
+    static_assert(std::is_trivially_copyable_v<T> &&
+                  (std::is_arithmetic_v<T> || std::is_enum_v<T>));
     char raw[sizeof(T)];
     std::memcpy(raw, &value, sizeof(T));
     out_->append(raw, sizeof(T));
@@ -63,7 +64,8 @@ class Decoder {
 
   template <typename T>
   T get() {
-    static_assert(std::is_trivially_copyable_v<T> && (std::is_arithmetic_v<T> || std::is_enum_v<T>));
+    static_assert(std::is_trivially_copyable_v<T> &&
+                  (std::is_arithmetic_v<T> || std::is_enum_v<T>));
     T value{};
     if (remaining() < sizeof(T)) {
       fail();

@@ -1,3 +1,4 @@
+// Where failed checks end.
 #include "base/check.h"
 
 #include <cstdio>

@@ -22,13 +22,13 @@ template <typename A, typename B>
 
 #define CHECK_TRUE(condition) \
   ((condition) ? (void)0 : ::aionbd::check_failed(__FILE__, __LINE__, #condition))
-#define CHECK_OP(a, op, b)                                                                   \
-  do {                                                                                       \
-    const auto& check_a_ = (a);                                                              \
-    const auto& check_b_ = (b);                                                              \
-    if (!(check_a_ op check_b_)) {                                                           \
-      ::aionbd::check_op_failed(__FILE__, __LINE__, #a " " #op " " #b, check_a_, check_b_);  \
-    }                                                                                        \
+#define CHECK_OP(a, op, b)                                                                  \
+  do {                                                                                      \
+    const auto& check_a_ = (a);                                                             \
+    const auto& check_b_ = (b);                                                             \
+    if (!(check_a_ op check_b_)) {                                                          \
+      ::aionbd::check_op_failed(__FILE__, __LINE__, #a " " #op " " #b, check_a_, check_b_); \
+    }                                                                                       \
   } while (false)
 #define CHECK_EQ(a, b) CHECK_OP(a, ==, b)
 #define CHECK_NE(a, b) CHECK_OP(a, !=, b)

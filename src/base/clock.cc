@@ -1,3 +1,4 @@
+// The machine's monotonic clock.
 #include "base/clock.h"
 
 namespace aionbd {

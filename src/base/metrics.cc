@@ -1,3 +1,4 @@
+// Histogram buckets, and samples of members.
 #include "base/metrics.h"
 
 #include <bit>

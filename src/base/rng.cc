@@ -1,3 +1,4 @@
+// Seeds from the operating system.
 #include "base/rng.h"
 
 #include <random>

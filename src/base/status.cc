@@ -1,3 +1,4 @@
+// Texts of codes and statuses.
 #include "aionbd/status.h"
 
 namespace aionbd {

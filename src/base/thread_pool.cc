@@ -1,3 +1,4 @@
+// How helpers find jobs, and how a caller knows that all of its job is done.
 #include "base/thread_pool.h"
 
 #include <algorithm>

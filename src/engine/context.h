@@ -78,9 +78,7 @@ class CallScope {
   CallScope(const CallScope&) = delete;
   CallScope& operator=(const CallScope&) = delete;
 
-  Status status() const {
-    return entered_ ? Status() : unavailable("the database is closed");
-  }
+  Status status() const { return entered_ ? Status() : unavailable("the database is closed"); }
 
  private:
   EngineContext& context_;

@@ -1,3 +1,4 @@
+// Copy-on-write of the chunks of a set of dead rows.
 #include "engine/dead_rows.h"
 
 #include <algorithm>

@@ -133,8 +133,8 @@ Status Engine::recover() {
   // Records replayed count as writes not yet checkpointed, so that restarts in a loop cannot make
   // the log grow without bound.
   context_->writes_since_checkpoint = replayed;
-  maintenance_ = std::make_unique<Maintenance>(context_, [this] { return all(); },
-                                               context_->storage->replay_after());
+  maintenance_ = std::make_unique<Maintenance>(
+      context_, [this] { return all(); }, context_->storage->replay_after());
   context_->after_write = [this] { maintenance_->after_write(); };
   context_->optimize = [this](StoredCollection& collection) {
     return maintenance_->optimize(collection);
@@ -182,9 +182,8 @@ Result<std::shared_ptr<Collection>> Engine::create_collection(std::string_view n
     if (deadline != kNoDeadline && context_->clock->now() >= deadline) {
       return deadline_exceeded("request timed out before the write began");
     }
-    ASSIGN_OR_RETURN(ticket, context_->storage->append(
-                                 encode_create({std::string(name), options}),
-                                 context_->storage->generation()));
+    ASSIGN_OR_RETURN(ticket, context_->storage->append(encode_create({std::string(name), options}),
+                                                       context_->storage->generation()));
     created = std::make_shared<StoredCollection>(context_, ticket.lsn, std::string(name), options);
     collections_.push_back(created);
   }
@@ -360,9 +359,13 @@ std::vector<const MetricRow*> Database::metric_rows() {
   return out;
 }
 
-std::string_view Database::simd_target() { return simd_target_name(); }
+std::string_view Database::simd_target() {
+  return simd_target_name();
+}
 
-std::string_view version() { return "0.1.0"; }
+std::string_view version() {
+  return "0.1.0";
+}
 
 Result<float> score_between(std::span<const float> left, std::span<const float> right,
                             Metric metric) {

@@ -7,8 +7,8 @@ namespace aionbd {
 
 /// Counted where things happen; read by `Database::metrics`. Thread safety: safe.
 struct EngineMetrics {
-  Counter writes;                     // log records acknowledged
-  Gauge checkpoint_in_flight;         // 0 or 1
+  Counter writes;              // log records acknowledged
+  Gauge checkpoint_in_flight;  // 0 or 1
   Counter checkpoint_success;
   Counter checkpoint_error;
   Counter checkpoint_degraded;        // checkpoints that fell back to a later one: storage was full
@@ -30,11 +30,11 @@ struct EngineMetricRows {
                                           "Collections that exist."};
   static constexpr MetricRow kPoints{"points", MetricKind::kGauge, "1",
                                      "Live points in all collections."};
-  static constexpr MetricRow kQuarantined{
-      "collections_quarantined", MetricKind::kGauge, "1",
-      "Collections refused because their files are damaged."};
+  static constexpr MetricRow kQuarantined{"collections_quarantined", MetricKind::kGauge, "1",
+                                          "Collections refused because their files are damaged."};
   static constexpr MetricRow kWriteLockEntries{"collection_write_lock_entries", MetricKind::kGauge,
-                                               "1", "Write locks held in memory: one a collection."};
+                                               "1",
+                                               "Write locks held in memory: one a collection."};
   static constexpr MetricRow kMemoryUsed{
       "memory_used_bytes", MetricKind::kGauge, "bytes",
       "Memory reserved for rows, ids and payloads that are not sealed yet."};
@@ -46,14 +46,13 @@ struct EngineMetricRows {
   static constexpr MetricRow kCheckpointDegraded{
       "persistence_checkpoint_degraded_total", MetricKind::kCounter, "1",
       "Checkpoints given up for want of space; the log keeps what they would have sealed."};
-  static constexpr MetricRow kCheckpointSuccess{"persistence_checkpoint_success_total",
-                                                MetricKind::kCounter, "1",
-                                                "Checkpoints completed."};
-  static constexpr MetricRow kCheckpointError{"persistence_checkpoint_error_total",
-                                              MetricKind::kCounter, "1", "Checkpoints that failed."};
-  static constexpr MetricRow kCheckpointSkips{
-      "persistence_checkpoint_schedule_skips_total", MetricKind::kCounter, "1",
-      "Times a checkpoint was due while one was running."};
+  static constexpr MetricRow kCheckpointSuccess{
+      "persistence_checkpoint_success_total", MetricKind::kCounter, "1", "Checkpoints completed."};
+  static constexpr MetricRow kCheckpointError{
+      "persistence_checkpoint_error_total", MetricKind::kCounter, "1", "Checkpoints that failed."};
+  static constexpr MetricRow kCheckpointSkips{"persistence_checkpoint_schedule_skips_total",
+                                              MetricKind::kCounter, "1",
+                                              "Times a checkpoint was due while one was running."};
   static constexpr MetricRow kGroupCommits{"persistence_wal_group_commits_total",
                                            MetricKind::kCounter, "1",
                                            "Groups of records written to the log together."};

@@ -9,9 +9,14 @@ namespace aionbd {
 
 namespace {
 
+/// Bounds what the log gathers between checkpoints, however long one took.
+constexpr std::chrono::milliseconds kRestMax{100};
+
 /// A segment with more dead rows than live ones is rewritten alone: at least one row is dropped for
 /// each row copied, so disk stays below twice the live data.
-bool mostly_dead(const SegmentView& view) { return view.rows > 0 && 2 * view.dead->count() > view.rows; }
+bool mostly_dead(const SegmentView& view) {
+  return view.rows > 0 && 2 * view.dead->count() > view.rows;
+}
 
 }  // namespace
 
@@ -64,6 +69,7 @@ void Maintenance::after_write() {
       context_->options.checkpoint_interval) {
     return;
   }
+  if (context_->clock->now() < rest_until_.load(std::memory_order_relaxed)) return;
   if (context_->options.async_checkpoints) {
     if (busy_.load(std::memory_order_relaxed)) {
       context_->metrics.checkpoint_schedule_skips.add();
@@ -101,7 +107,8 @@ void Maintenance::run_in_background() {
 void Maintenance::run_due() {
   const Status done = checkpoint();
   if (done.ok()) return;
-  context_->logger.warning("engine: checkpoint failed, the log keeps its rows: " + done.to_string());
+  context_->logger.warning("engine: checkpoint failed, the log keeps its rows: " +
+                           done.to_string());
 }
 
 Status Maintenance::checkpoint() {
@@ -110,7 +117,10 @@ Status Maintenance::checkpoint() {
   metrics.checkpoint_in_flight.set(1);
   const MonotonicTime start = context_->clock->now();
   Status done = checkpoint_locked();
-  metrics.checkpoint_time.observe_us(elapsed_us(start, context_->clock->now()));
+  const MonotonicTime end = context_->clock->now();
+  metrics.checkpoint_time.observe_us(elapsed_us(start, end));
+  rest_until_.store(end + std::min<MonotonicTime::duration>(4 * (end - start), kRestMax),
+                    std::memory_order_relaxed);
   if (done.ok()) {
     metrics.checkpoint_success.add();
     done = compact_due();

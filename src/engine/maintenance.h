@@ -1,15 +1,19 @@
 // Checkpoint and compaction: make new immutable files, then publish a new list.
 //
-// A checkpoint starts a new log file, retires every open segment, writes each as a sorted, immutable
-// file, and publishes a manifest that names them and lets the log before go. So the log to replay at
-// start is bounded, and disk grows with the data, not with its history.
+// A checkpoint starts a new log file, retires every open segment, writes each as a sorted,
+// immutable file, and publishes a manifest that names them and lets the log before go. So the log
+// to replay at start is bounded, and disk grows with the data, not with its history.
 //
 // Compaction is size-tiered: when a collection has `compact_after` segments, the smallest ones are
-// merged, as many as can be such that the largest of them is no larger than the others together. The
-// segment a row lives in then at least doubles with each merge, so a row is rewritten at most
+// merged, as many as can be such that the largest of them is no larger than the others together.
+// The segment a row lives in then at least doubles with each merge, so a row is rewritten at most
 // log2(n) times and the whole work of a point-by-point load is O(n log n); and segments that cannot
 // be merged under this rule grow at least geometrically, so their number is logarithmic. A segment
 // that is mostly dead rows is rewritten alone, which its dead rows pay for.
+//
+// Under a storm of small writes a checkpoint would be due again as soon as one ends. It rests for
+// four times as long as the last one took (kRestMax at most), so checkpoints take at most a fifth
+// of the disk's time, and the log they leave to replay grows by milliseconds of writes only.
 //
 // One job at a time per database, under one lock: a checkpoint never runs beside a compaction, so
 // the rows being merged can die only in unsealed segments, whose records are still in the log.
@@ -70,6 +74,7 @@ class Maintenance {
   Mutex job_mutex_;
   Lsn replay_after_ GUARDED_BY(job_mutex_);
   std::atomic<bool> busy_{false};
+  std::atomic<MonotonicTime> rest_until_{MonotonicTime()};  // no checkpoint by itself before
 
   Mutex wake_mutex_;
   CondVar wake_;

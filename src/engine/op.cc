@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstring>
 
+#include "base/utf8.h"
 #include "payload/payload.h"
 
 namespace aionbd {
@@ -43,6 +44,9 @@ Status check_id(const PointId& id, IdType id_type) {
   if (id_type == IdType::kString && (id.text().empty() || id.text().size() > kStringIdBytesMax)) {
     return invalid_argument("id must be 1 to " + std::to_string(kStringIdBytesMax) +
                             " bytes: got " + std::to_string(id.text().size()));
+  }
+  if (id_type == IdType::kString && !is_utf8(id.text())) {
+    return invalid_argument("id must be UTF-8: got " + quoted_text(id.text()));
   }
   return {};
 }
@@ -167,8 +171,7 @@ Result<std::string> encode_upsert(CollectionUid collection, const CollectionOpti
   size_t id_bytes = 0;
   for (size_t i = 0; i < points.size(); ++i) {
     const auto in_batch = [&](const Status& status) {
-      return points.size() == 1 ? status
-                                : status.with_context("points[" + std::to_string(i) + "]");
+      return points.size() == 1 ? status : status.with_context("points[" + std::to_string(i) + "]");
     };
     const Status checked = check_point(points[i], options);
     if (!checked.ok()) return in_batch(checked);
@@ -182,7 +185,8 @@ Result<std::string> encode_upsert(CollectionUid collection, const CollectionOpti
     id_bytes += 8 + points[i].id.text().size();
   }
   const uint64_t row_bytes = uint64_t{options.dimension} * sizeof(float);
-  const uint64_t total = kUpsertHeaderBytes + points.size() * row_bytes + id_bytes + payloads.size();
+  const uint64_t total =
+      kUpsertHeaderBytes + points.size() * row_bytes + id_bytes + payloads.size();
   if (total > kRecordBytesMax) {
     return invalid_argument("points: the batch takes " + std::to_string(total) +
                             " bytes, the most is " + std::to_string(kRecordBytesMax));

@@ -1,5 +1,5 @@
-// Logical operations: the meaning of log records. Each carries full values, never a delta that needs
-// an older copy. Layout: docs/format.md, "Log records".
+// Logical operations: the meaning of log records. Each carries full values, never a delta that
+// needs an older copy. Layout: docs/format.md, "Log records".
 #pragma once
 
 #include <cstdint>

@@ -72,9 +72,9 @@ RowId OpenSegment::append(const PointId& id, const std::byte* values, Bytes payl
   ++rows_;
   // The row is complete before the table shows it; `previous` of a shown row never changes.
   link(id, row);
-  memory_.fetch_add(row_bytes(dimension_, id_type_ == IdType::kU64 ? 0 : id.text().size(),
-                              payload.size()),
-                    std::memory_order_relaxed);
+  memory_.fetch_add(
+      row_bytes(dimension_, id_type_ == IdType::kU64 ? 0 : id.text().size(), payload.size()),
+      std::memory_order_relaxed);
   return row;
 }
 

@@ -152,6 +152,11 @@ Result<ListPage> list_points(const View& view, const CollectionOptions& collecti
   if (request.after_id && request.after_id->type() != collection.id_type) {
     return invalid_argument("after_id must be of the collection's id type");
   }
+  if (request.offset > kListOffsetMax) {
+    return invalid_argument("offset must be at most " + std::to_string(kListOffsetMax) +
+                            ", use after_id beyond it: got " + std::to_string(request.offset));
+  }
+  if (request.limit == 0) return invalid_argument("limit must be at least 1: got 0");
   std::optional<CompiledFilter> filter;
   if (request.filter != nullptr) {
     ASSIGN_OR_RETURN(filter, CompiledFilter::compile(*request.filter));

@@ -62,8 +62,7 @@ Result<std::shared_ptr<const SealedSegment>> SealedSegment::open(std::shared_ptr
   const auto stored_id_type = decoder.get<uint32_t>();
   if (!decoder.finished() || rows > kSegmentRowsMax || stored_dimension != dimension ||
       stored_id_type != static_cast<uint32_t>(id_type)) {
-    return corruption("segment " + std::to_string(f.id()) +
-                      ": header does not fit its collection");
+    return corruption("segment " + std::to_string(f.id()) + ": header does not fit its collection");
   }
   out->rows_count_ = static_cast<RowId>(rows);
   if (rows > 0) {
@@ -99,8 +98,8 @@ Status SealedSegment::check_sections() const {
       n == 0 || (id_type_ == IdType::kU64 ? ids_.size() == n * 8 : id_offsets_.size() == n * 8 + 8);
   const bool payloads_fit = payloads_.size() == 0 || payload_offsets_.size() == n * 8 + 8;
   // The kill count is hostile until compared without overflow.
-  const bool kills_fit = kills_.size() / kKillBytes == kills_count_ &&
-                         kills_.size() % kKillBytes == 0;
+  const bool kills_fit =
+      kills_.size() / kKillBytes == kills_count_ && kills_.size() % kKillBytes == 0;
   if (!ids_fit || !payloads_fit || !kills_fit || values_.size() != n * dimension_ * sizeof(float) ||
       norms_.size() != n * sizeof(float)) {
     return corruption("segment " + std::to_string(file_->id()) +
@@ -133,7 +132,9 @@ Result<Bytes> SealedSegment::payload(RowId row) const {
   return load_text(payload_offsets_, payloads_, row);
 }
 
-Result<uint64_t> SealedSegment::number_at(RowId row) const { return load<uint64_t>(ids_, row); }
+Result<uint64_t> SealedSegment::number_at(RowId row) const {
+  return load<uint64_t>(ids_, row);
+}
 
 Result<RowId> SealedSegment::lower_bound(const PointId& id) const {
   RowId low = 0;
@@ -184,8 +185,7 @@ Result<std::vector<Kill>> SealedSegment::kills() const {
   return out;
 }
 
-Result<std::vector<SealRow>> rows_in_id_order(std::span<const SegmentView> inputs,
-                                              IdType id_type) {
+Result<std::vector<SealRow>> rows_in_id_order(std::span<const SegmentView> inputs, IdType id_type) {
   struct Entry {
     uint64_t number;
     std::string_view text;  // in place: inputs outlive the sort

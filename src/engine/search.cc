@@ -425,9 +425,8 @@ Result<std::vector<std::vector<Candidate>>> find_all(
   const size_t groups = std::max<size_t>(1, std::min(most, queries.size() / kBatchQueriesMin));
   FirstError error;
   environment.pool.for_each(groups, [&](size_t g) {
-    const Status done =
-        search_group(environment, plan, queries, queries.size() * g / groups,
-                     queries.size() * (g + 1) / groups, computed, out);
+    const Status done = search_group(environment, plan, queries, queries.size() * g / groups,
+                                     queries.size() * (g + 1) / groups, computed, out);
     if (!done.ok()) error.note(done);
   });
   RETURN_IF_ERROR(error.status());
@@ -467,8 +466,7 @@ std::vector<SegmentPlan> explain(const Plan& plan,
 }  // namespace
 
 Result<std::vector<SearchResult>> search_view(const SearchEnvironment& environment,
-                                              const View& view,
-                                              const CollectionOptions& collection,
+                                              const View& view, const CollectionOptions& collection,
                                               const std::vector<std::span<const float>>& queries,
                                               const SearchRequest& common) {
   ASSIGN_OR_RETURN(const Plan plan, make_plan(view, collection, queries, common));

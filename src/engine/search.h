@@ -1,8 +1,8 @@
 // The k best points of one view.
 //
 // One query is a scan: distances of a block of rows, then a compare against the current k-th best.
-// Many queries are a matrix product per block of rows (PreparedBatch), which reads each row once for
-// all of them. Its distances differ from the scan's in the last bits, so it only collects
+// Many queries are a matrix product per block of rows (PreparedBatch), which reads each row once
+// for all of them. Its distances differ from the scan's in the last bits, so it only collects
 // candidates: everything within twice the proven error of the k-th best. The candidates are then
 // ranked by the scan's own kernel, and the answer is bit for bit the one a single query gets.
 //
@@ -31,8 +31,7 @@ struct SearchEnvironment {
 
 /// One result per query. Errors: invalid_argument, deadline_exceeded, corruption.
 Result<std::vector<SearchResult>> search_view(const SearchEnvironment& environment,
-                                              const View& view,
-                                              const CollectionOptions& collection,
+                                              const View& view, const CollectionOptions& collection,
                                               const std::vector<std::span<const float>>& queries,
                                               const SearchRequest& common);
 

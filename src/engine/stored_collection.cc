@@ -50,7 +50,9 @@ StoredCollection::StoredCollection(std::shared_ptr<EngineContext> context, Colle
   published_.set(snapshot());
 }
 
-CollectionInfo StoredCollection::info() const { return {name_, options_, points_count()}; }
+CollectionInfo StoredCollection::info() const {
+  return {name_, options_, points_count()};
+}
 
 // ---- damage -------------------------------------------------------------------------------------
 
@@ -659,14 +661,13 @@ Status StoredCollection::replace(const std::vector<SegmentView>& removed,
     for (Kill& kill : kills) {
       const SegmentView* base = find_segment(removed, kill.segment);
       if (base == nullptr || base->dead->contains(kill.row) || replacement == nullptr) continue;
-      ASSIGN_OR_RETURN(kill.row, noted(moved_row(*base->segment, kill.row, *replacement,
-                                                 options_.id_type)));
+      ASSIGN_OR_RETURN(kill.row,
+                       noted(moved_row(*base->segment, kill.row, *replacement, options_.id_type)));
       kill.segment = replacement->id();
     }
   }
-  std::erase_if(kills_, [&](const auto& entry) {
-    return find_segment(removed, entry.first) != nullptr;
-  });
+  std::erase_if(kills_,
+                [&](const auto& entry) { return find_segment(removed, entry.first) != nullptr; });
   working_ = std::move(working);
   for (size_t i = 0; i < pending.size(); ++i) pending_[i].view = std::move(pending[i]);
   published_.set(std::make_shared<const View>(std::move(published)));

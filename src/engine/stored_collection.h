@@ -14,12 +14,12 @@
 // A View is an immutable value that shares everything unchanged with the one before, so making one
 // per write costs a copy of a few dozen pointers, and (c) and the atomicity of batches for readers
 // come for free. For (d) the working state is thrown away and taken again from the published View;
-// the open segment, which may hold rows of the failed writes, is retired (it takes no more rows) and
-// a new one begun.
+// the open segment, which may hold rows of the failed writes, is retired (it takes no more rows)
+// and a new one begun.
 //
 // Maintenance (maintenance.h) seals retired segments and merges sealed ones through freeze() and
-// replace(): both only change how rows are represented, so replace() rewrites the working state, all
-// pending views and the published one alike.
+// replace(): both only change how rows are represented, so replace() rewrites the working state,
+// all pending views and the published one alike.
 #pragma once
 
 #include <atomic>
@@ -138,8 +138,8 @@ class StoredCollection final : public Collection {
     return result;
   }
   Status check_vector(std::span<const float> values, const char* field) const;
-  Result<std::vector<SearchResult>> run_search(
-      const std::vector<std::span<const float>>& queries, const SearchRequest& common) const;
+  Result<std::vector<SearchResult>> run_search(const std::vector<std::span<const float>>& queries,
+                                               const SearchRequest& common) const;
 
   // The write path, in order.
   Status ready_to_write(Deadline deadline) REQUIRES(mutex_);
@@ -183,7 +183,7 @@ class StoredCollection final : public Collection {
   /// Kills by unsealed segments, by segment id in the order of working_.segments.
   std::vector<std::pair<SegmentId, std::vector<Kill>>> kills_ GUARDED_BY(mutex_);
   std::deque<Pending> pending_ GUARDED_BY(mutex_);
-  Ticket last_ GUARDED_BY(mutex_);         // of the newest applied write
+  Ticket last_ GUARDED_BY(mutex_);            // of the newest applied write
   Lsn published_lsn_ GUARDED_BY(mutex_) = 0;  // of the newest published write
   uint64_t generation_ GUARDED_BY(mutex_) = 0;
 

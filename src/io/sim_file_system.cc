@@ -450,6 +450,12 @@ bool SimFileSystem::crashed() const {
   MutexLock lock(mutex_);
   return crashed_;
 }
+void SimFileSystem::revive() {
+  MutexLock lock(mutex_);
+  crashed_ = false;
+  crash_at_ = 0;
+  locked_.clear();
+}
 void SimFileSystem::set_hook(Hook hook) {
   auto shared = hook ? std::make_shared<const Hook>(std::move(hook)) : nullptr;
   MutexLock lock(mutex_);

@@ -118,6 +118,9 @@ class SimFileSystem final : public FileSystem {
   /// fails. 0: never.
   void crash_at_mutation(uint64_t n);
   bool crashed() const;
+  /// After `crash_at_mutation`: only the process died. Calls work again, nothing unsynced is lost.
+  /// REQUIRES: nothing of the dead process is used any more.
+  void revive();
 
   // ---- Faults and observation ----
 

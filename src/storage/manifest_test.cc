@@ -110,8 +110,9 @@ TEST_F(PublishTest, GoldenTraceOfOpenCommitAndCheckpoint) {
           "sync store/wal-0000000000000001.log", "sync_dir store", "create store/MANIFEST.tmp",
           "append store/MANIFEST.tmp 72", "sync store/MANIFEST.tmp",
           "rename store/MANIFEST.tmp store/MANIFEST", "sync_dir store", "sync_dir store",
-          // Like any opening from here on: an epoch, durable before the first record.
-          "append store/wal-0000000000000001.log 48", "sync store/wal-0000000000000001.log"}));
+          // Like any opening from here on: what was found is made durable, then an epoch.
+          "sync store/wal-0000000000000001.log", "append store/wal-0000000000000001.log 48",
+          "sync store/wal-0000000000000001.log"}));
   const Ticket ticket = storage->append("12345678", storage->generation()).value();
   ASSERT_TRUE(storage->commit(ticket).ok());
   EXPECT_EQ(files.take_trace(),

@@ -268,6 +268,56 @@ TEST_F(StorageCrashTest, CrashInsideTheRecoveryThatFollows) {
   append(*session, 1);
 }
 
+TEST_F(StorageCrashTest, KilledProcessThenPowerCutInTheRecovery) {
+  // The recovery sees what the dead process wrote and never synced; it must not build on that.
+  for (uint64_t n = 1;; ++n) {
+    SCOPED_TRACE("killed at mutation " + std::to_string(n));
+    auto disk = std::make_unique<SimFileSystem>();
+    Oracle oracle;
+    disk->crash_at_mutation(n);
+    {
+      Session session(disk.get(), durability_);
+      if (session.status().ok()) {
+        for (int i = 0; i < 5; ++i) {
+          if (i == 2) {
+            const auto after = session->rotate_log();
+            if (!after.has_value()) break;
+            const std::string catalog = catalog_text(*after, {});
+            oracle.roots.push_back(catalog);
+            if (!session->publish(catalog, {}, *after).ok()) break;
+            oracle.roots = {catalog};
+          }
+          oracle.history.push_back(record_text(oracle.history.size() + 1, salt_));
+          const auto ticket = session->append(oracle.history.back(), session->generation());
+          if (!ticket.has_value() || !session->commit(*ticket).ok()) break;
+          oracle.durable = ticket->lsn;
+        }
+      }
+    }
+    const bool finished = !disk->crashed();
+    disk->revive();
+    oracle_ = oracle;
+    SimFileSystem* raw = disk.get();
+    bool busy = false;
+    disk->set_hook([&, raw](const FileCall& call) -> std::optional<FileFault> {
+      if (busy || !is_mutation(call.op) || HasFatalFailure()) return std::nullopt;
+      busy = true;
+      check_now(*raw, 0, std::string(file_op_name(call.op)) + " " + call.path);
+      busy = false;
+      return std::nullopt;
+    });
+    {
+      Session session(raw, durability_);
+      ASSERT_TRUE(session.status().ok()) << session.status().to_string();
+      oracle_.history.resize(session->last_lsn());
+      oracle_.durable = session->last_lsn();  // readers may have seen it
+      if (!session->catalog().empty()) oracle_.roots = {std::string(session->catalog())};
+      append(*session, 2);
+    }
+    if (HasFatalFailure() || finished) return;
+  }
+}
+
 TEST_F(StorageCrashTest, WithoutSyncOnWriteAPrefixSurvives) {
   for (const uint64_t every : {0, 3}) {
     SCOPED_TRACE(every);

@@ -114,11 +114,13 @@ Status Wal::take_over(const LogScan& scan) {
     ASSIGN_OR_RETURN(file_, options_.files->open_for_append(path_));
     if (scan.discarded_bytes != 0) {
       RETURN_IF_ERROR(file_->truncate(file_end_));
-      RETURN_IF_ERROR(file_->sync());
       metrics.wal_discarded_bytes.add(scan.discarded_bytes);
       options_.logger.warning("storage: torn log tail cut bytes=" +
                               std::to_string(scan.discarded_bytes) + " why=" + scan.torn_why);
     }
+    // The cut, and what a killed process left in the operating system's cache (even the header may
+    // be there only), are durable before anything is built on them.
+    RETURN_IF_ERROR(file_->sync());
     if (file_->size() != file_end_) return io_error("log changed while it was opened: " + path_);
     epoch_ = next_epoch(epoch_, entropy_seed());
     const Status marked = append_mark(FrameType::kEpoch, scan.last_lsn, scan.durable_lsn);
@@ -128,7 +130,6 @@ Status Wal::take_over(const LogScan& scan) {
       RETURN_IF_ERROR(cut_back());
       needs_epoch_ = true;
     }
-    // Also makes durable what a killed process left in the operating system's cache.
     RETURN_IF_ERROR(file_->sync());
   }
   int64_t bytes = static_cast<int64_t>(file_end_);

@@ -35,7 +35,7 @@ class CrashHistory {
     options_ = small_options(rng_, "store");
     states_.push_back({});
     files_.set_hook([this](const FileCall& call) { return on_call(call); });
-    auto database = open_database(options_, {&files_, &system_clock_source()});
+    auto database = open_database(options_, {&files_, &clock_});
     if (!database) return "open: " + database.error().to_string();
     for (uint64_t i = 0; i < kOperationsPerSeed && violation_.empty(); ++i) {
       const Operation operation = Operation::random(rng_, states_.back());
@@ -59,9 +59,9 @@ class CrashHistory {
     const std::string found = check_image(*files_.crash_image(kind, image_seed));
     if (!found.empty()) {
       violation_ = "seed " + std::to_string(seed_) + ", cut before mutation " +
-                   std::to_string(call.mutation) + " (" + std::string(file_op_name(call.op)) +
-                   " " + call.path + "), image kind " +
-                   std::to_string(static_cast<int>(kind)) + ": " + found;
+                   std::to_string(call.mutation) + " (" + std::string(file_op_name(call.op)) + " " +
+                   call.path + "), image kind " + std::to_string(static_cast<int>(kind)) + ": " +
+                   found;
     }
     return {};
   }
@@ -76,7 +76,7 @@ class CrashHistory {
   }
 
   std::string check_image(SimFileSystem& image) const {
-    const EngineEnvironment environment{&image, &system_clock_source()};
+    const EngineEnvironment environment{&image, &clock_};
     auto database = open_database(options_, environment);
     if (!database) return "does not open: " + database.error().to_string();
     if (!(*database)->health().quarantined.empty()) return "a collection is quarantined";
@@ -102,6 +102,7 @@ class CrashHistory {
   Rng rng_;
   Rng image_rng_;
   SimFileSystem files_;
+  ManualClock clock_;  // stands still: what runs when depends on the seed alone
   DatabaseOptions options_;
   std::vector<ModelState> states_;  // after each operation, the one in progress included
   size_t acknowledged_ = 0;

@@ -41,9 +41,9 @@ Operation Operation::random(Rng& rng, const ModelState& state) {
     out.options_.id_type = rng.chance(0.3) ? IdType::kString : IdType::kU64;
     return out;
   }
-  const CollectionOptions options =
-      found == state.end() ? CollectionOptions{.dimension = 2, .metric = {}}
-                           : found->second->options;
+  const CollectionOptions options = found == state.end()
+                                        ? CollectionOptions{.dimension = 2, .metric = {}}
+                                        : found->second->options;
   const uint64_t count = rng.chance(0.5) ? 1 : 1 + rng.below(8);
   out.group_ = static_cast<int64_t>(rng.below(kGroups));
   if (roll < 60) {
@@ -119,8 +119,7 @@ Status Operation::apply(Database& database, const ModelState& before) const {
                : unexpected(missing.status(), "a collection that should not exist");
   }
   if (kind_ == Kind::kDrop) return database.drop_collection(collection_);
-  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
-                   database.collection(collection_));
+  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection, database.collection(collection_));
   const ModelCollection& old = *model->second;
   const ModelState after_state = apply(before);
   const ModelCollection& after = *after_state.at(collection_);
@@ -193,7 +192,7 @@ ModelState Operation::apply(const ModelState& before) const {
 }
 
 std::string Operation::describe() const {
-  static const char* const kinds[] = {"create",      "drop",        "upsert",     "remove",
+  static const char* const kinds[] = {"create",          "drop",        "upsert",      "remove",
                                       "remove_matching", "set_payload", "delete_keys", "checkpoint",
                                       "optimize"};
   std::string out = std::string(kinds[static_cast<int>(kind_)]) + " " + collection_ + " ids:";

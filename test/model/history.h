@@ -43,8 +43,17 @@ class Operation {
   std::string describe() const;
 
  private:
-  enum class Kind { kCreate, kDrop, kUpsert, kRemove, kRemoveMatching, kSetPayload, kDeleteKeys,
-                    kCheckpoint, kOptimize };
+  enum class Kind {
+    kCreate,
+    kDrop,
+    kUpsert,
+    kRemove,
+    kRemoveMatching,
+    kSetPayload,
+    kDeleteKeys,
+    kCheckpoint,
+    kOptimize
+  };
 
   Filter group_filter() const;
 
