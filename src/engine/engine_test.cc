@@ -185,7 +185,8 @@ TEST_F(EngineTest, CompactionKeepsEveryPointAndDropsFiles) {
   ASSERT_TRUE(collection->optimize().ok());
   EXPECT_EQ(collection->count(nullptr).value(), count);
   size_t sealed = 0;
-  for (const SegmentStats& segment : collection->stats().value().segments) {
+  const CollectionStats merged = collection->stats().value();
+  for (const SegmentStats& segment : merged.segments) {
     sealed += segment.sealed ? 1 : 0;
     EXPECT_EQ(segment.rows_deleted, 0u);
   }
