@@ -62,6 +62,8 @@ SAMPLES = [
         "src/io/posix.cc": "fsync(fd);\n",
     }),
     ("line_width", {"src/a/b.cc": "x" * 100 + "\n" + "x" * 101 + "  <-- columns\n",
+                    "src/a/b_test.cc": 'f("' + "x" * 100 + '");\n'
+                                       + "x" * 101 + "  <-- columns\n",
                     "docs/a.md": "x" * 300 + "\n"}),
     ("whitespace", {"a.md": "fine\nnot fine \n <-- "}),
     ("dead_files", {**CMAKE,

@@ -115,13 +115,14 @@ class [[nodiscard]] Result {
     require_value();
     return std::get<0>(state_);
   }
-  T&& value() && {
+  /// By value, so that a range-for over `f().value()` does not outlive what it walks.
+  T value() && {
     require_value();
     return std::get<0>(std::move(state_));
   }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
-  T&& operator*() && { return std::move(*this).value(); }
+  T operator*() && { return std::move(*this).value(); }
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
 

@@ -310,7 +310,8 @@ class Run:
 
     def step(self, step):
         known = {"request": self.request, "raw": self.raw, "parallel": self.parallel,
-                 "server": self.lifecycle, "corrupt": self.corrupt, "program": self.run_program,
+                 "server": self.lifecycle, "corrupt": self.corrupt, "append": self.append,
+                 "program": self.run_program,
                  "limit_file_bytes": self.limit_file_bytes, "wait_ms": self.wait}
         kinds = known.keys() & step.keys()
         if len(kinds) != 1:
@@ -463,18 +464,26 @@ class Run:
         if action in ("start", "restart", "kill and start"):
             self.server.start(step.get("settings"), step.get("wait_for", "/ready"))
 
-    def corrupt(self, step):
-        """Flips one bit of every file that matches, at `at` (negative: from the end)."""
-        files = [path for path in self.server.data_dir.rglob(step["corrupt"]) if path.is_file()]
+    def files(self, pattern):
+        files = [path for path in self.server.data_dir.rglob(pattern) if path.is_file()]
         if not files:
             names = sorted(str(path.relative_to(self.server.data_dir))
                            for path in self.server.data_dir.rglob("*"))
-            raise Failure(f"no file matches {step['corrupt']} in {names}")
-        for path in files:
+            raise Failure(f"no file matches {pattern} in {names}")
+        return files
+
+    def corrupt(self, step):
+        """Flips one bit of every file that matches, at `at` (default: in the middle)."""
+        for path in self.files(step["corrupt"]):
             content = bytearray(path.read_bytes())
-            at = step.get("at", len(content) // 2)
-            content[at] ^= 1
+            content[step.get("at", len(content) // 2)] ^= 1
             path.write_bytes(content)
+
+    def append(self, step):
+        """Adds bytes that mean nothing to every file that matches: a torn write."""
+        for path in self.files(step["append"]):
+            with open(path, "ab") as file:
+                file.write(b"\xa5" * step["bytes"])
 
     def run_program(self, step):
         """Runs the program beside the server (same data directory) and checks how it ends."""

@@ -27,6 +27,7 @@
 #include <chrono>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -357,6 +358,124 @@ uint64_t count_all(HttpClient& client) {
   return parser.parse(answer->body)["count"].get_uint64();
 }
 
+/// Makes, fills and drops one collection over and over, each time with another dimension: a name
+/// that comes back must come back empty. Thread safety: single owner at a time.
+class Recreator {
+ public:
+  explicit Recreator(ClientOptions options) : options_(std::move(options)) {}
+
+  void run(const std::atomic<bool>& stop) {
+    HttpClient client(options_);
+    while (!stop && problem.empty() && !in_doubt_) step(client);
+  }
+
+  void verify(HttpClient& client) {
+    const Stage found = observe(client);
+    const Stage next = following(known_);
+    if (found != known_ && !(in_doubt_ && found == next)) {
+      throw Violation{fmt::format("collection {}: stage {} was acknowledged{}, found {}", kName,
+                                  name_of(known_), in_doubt_ ? ", the next in doubt" : "",
+                                  name_of(found))};
+    }
+    if (found != known_) advance();
+    in_doubt_ = false;
+  }
+
+  std::string problem;
+  uint64_t rounds() const { return generation_; }
+
+ private:
+  enum class Stage : uint8_t { kMissing, kEmpty, kFilled };
+  static constexpr const char* kName = "kill-recreated";
+  static constexpr uint64_t kPoints = 8;
+
+  static Stage following(Stage stage) {
+    switch (stage) {
+      case Stage::kMissing: return Stage::kEmpty;
+      case Stage::kEmpty: return Stage::kFilled;
+      case Stage::kFilled: return Stage::kMissing;
+    }
+    return Stage::kMissing;
+  }
+  static const char* name_of(Stage stage) {
+    return stage == Stage::kMissing ? "missing" : stage == Stage::kEmpty ? "empty" : "filled";
+  }
+  size_t dimension() const { return 2 + generation_ % 5; }
+  /// A new generation begins when the collection is made.
+  void advance() {
+    known_ = following(known_);
+    if (known_ == Stage::kMissing) ++generation_;
+  }
+
+  void step(HttpClient& client) {
+    const std::string path = fmt::format("/collections/{}", kName);
+    Result<ServerResponse> answer = ServerResponse{};
+    switch (known_) {
+      case Stage::kMissing:
+        answer =
+            client.request("POST", "/collections",
+                           fmt::format("{{\"name\":\"{}\",\"dimension\":{}}}", kName, dimension()));
+        break;
+      case Stage::kEmpty: answer = client.request("POST", path + "/points", points()); break;
+      case Stage::kFilled: answer = client.request("DELETE", path); break;
+    }
+    if (!answer.has_value() || answer->status >= 500) {
+      in_doubt_ = true;
+    } else if (answer->status < 300) {
+      advance();
+    } else {
+      problem = fmt::format("collection {}, stage {}: unexpected answer {}: {}", kName,
+                            name_of(known_), answer->status, answer->body);
+    }
+  }
+
+  std::string points() const {
+    std::string body;
+    const std::vector<uint64_t> values(dimension(), generation_ % kDigit);
+    for (uint64_t id = 0; id < kPoints; ++id) {
+      body += fmt::format("{}{{\"id\":{},\"values\":[{}]}}", body.empty() ? "{\"points\":[" : ",",
+                          id, fmt::join(values, ","));
+    }
+    return body + "]}";
+  }
+
+  Stage observe(HttpClient& client) {
+    const std::string path = fmt::format("/collections/{}", kName);
+    const auto answer =
+        client.call("POST", path + "/points/scroll", "{\"limit\":100,\"include_values\":true}");
+    if (!answer.has_value()) throw Violation{"cannot read back: " + answer.error().to_string()};
+    if (answer->status == 404) return Stage::kMissing;
+    if (answer->status != 200) throw Violation{"cannot read back: " + answer->body};
+    simdjson::dom::parser parser;
+    const simdjson::dom::element page = parser.parse(answer->body);
+    const simdjson::dom::array list = page["points"].get_array();
+    if (list.size() == 0) return Stage::kEmpty;
+    for (const auto point : list) {
+      const simdjson::dom::array values = point["values"].get_array();
+      bool same = values.size() == dimension();
+      for (const auto value : values) {
+        double number = 0;
+        same = same && value.get(number) == simdjson::SUCCESS &&
+               number == static_cast<double>(generation_ % kDigit);
+      }
+      if (!same) {
+        throw Violation{fmt::format("collection {}, generation {}, holds a point of another: {}",
+                                    kName, generation_, simdjson::minify(point))};
+      }
+    }
+    if (list.size() != kPoints) {
+      throw Violation{fmt::format("half a batch: {} of {} points of collection {}", list.size(),
+                                  kPoints, kName)};
+    }
+    return Stage::kFilled;
+  }
+
+  const ClientOptions options_;
+  Stage known_ = Stage::kMissing;
+  uint64_t generation_ = 1;
+  bool in_doubt_ = false;
+};
+
 uint16_t free_port() {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
@@ -378,6 +497,7 @@ class KillLoop {
     options_.timeout = std::chrono::seconds(30);
     options_.retry_for = std::chrono::seconds(5);
     for (size_t i = 0; i < flags.writers; ++i) writers_.emplace_back(i, flags.seed, options_);
+    recreator_.emplace(options_);
   }
 
   void run() {
@@ -412,8 +532,9 @@ class KillLoop {
     }
     fmt::print(
         "{} kills ({} in recovery), {} writes acknowledged, {} refused, in doubt: {} applied, "
-        "{} not; slowest start {} ms\n",
-        kills_, kills_in_recovery_, acknowledged, refused, applied, dropped, slowest_start_ms_);
+        "{} not; {} collections recreated; slowest start {} ms\n",
+        kills_, kills_in_recovery_, acknowledged, refused, applied, dropped, recreator_->rounds(),
+        slowest_start_ms_);
     std::fflush(stdout);
   }
 
@@ -422,6 +543,7 @@ class KillLoop {
     std::atomic<bool> stop{false};
     std::vector<std::thread> threads;
     for (Writer& writer : writers_) threads.emplace_back([&writer, &stop] { writer.run(stop); });
+    threads.emplace_back([this, &stop] { recreator_->run(stop); });
     std::this_thread::sleep_for(std::chrono::milliseconds(1 + rng_.below(flags_.alive_ms_max)));
     const std::string ended = server_.end_if_any();
     server_.kill_now();
@@ -432,6 +554,7 @@ class KillLoop {
     for (const Writer& writer : writers_) {
       if (!writer.problem.empty()) throw Violation{writer.problem};
     }
+    if (!recreator_->problem.empty()) throw Violation{recreator_->problem};
   }
 
   void restart() {
@@ -485,6 +608,7 @@ class KillLoop {
     if (counted != present) {
       throw Violation{fmt::format("count says {}, there are {}", counted, present)};
     }
+    recreator_->verify(client);
   }
 
   const Flags& flags_;
@@ -493,6 +617,7 @@ class KillLoop {
   ServerProcess server_;
   ClientOptions options_;
   std::vector<Writer> writers_;
+  std::optional<Recreator> recreator_;
   uint64_t kills_ = 0, kills_in_recovery_ = 0;
   int64_t slowest_start_ms_ = 0;
 };

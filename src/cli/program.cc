@@ -1,0 +1,133 @@
+// The table of commands. A new command is a file that declares its arguments and a row here.
+#include "cli/program.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <exception>
+#include <new>
+#include <numeric>
+
+#include "aionbd/database.h"
+#include "cli/command.h"
+
+namespace aionbd {
+namespace {
+
+struct Command {
+  const char* name;
+  const char* help;
+  CommandDeclare declare;
+};
+
+constexpr Command kCommands[] = {
+    {"serve", "Run the server", declare_serve},
+    {"healthcheck", "Ask a server whether it is ready (exit 0 or 1)", declare_healthcheck},
+    {"import", "Fill a collection from a file", declare_import},
+    {"export", "Write a collection to a file", declare_export},
+    {"inspect", "Print the tables of settings, routes and metrics", declare_inspect},
+    {"version", "Print the version", declare_version},
+};
+
+constexpr const char* kExamples = R"(Start here:
+  aionbd serve --data-dir ./data
+  aionbd import --collection docs docs.ndjson
+  aionbd COMMAND --help
+
+Exit codes: 0 ok, 64 bad setting or usage, 65 damaged data, 70 defect, 74 storage or network,
+75 data directory in use.)";
+
+/// Levenshtein distance; words are short.
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t replace = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({replace, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+int unknown_command(std::string_view word) {
+  fmt::print(stderr, "aionbd: no command '{}'", word.substr(0, 64));
+  const auto near = near_commands(word);
+  if (!near.empty()) fmt::print(stderr, "; did you mean '{}'?", fmt::join(near, "' or '"));
+  fmt::print(stderr, "\nRun aionbd --help for the list.\n");
+  return kExitUsage;
+}
+
+int parse_and_run(std::vector<std::string> arguments) {
+  CLI::App app("AIONBD, a vector database for one machine", "aionbd");
+  app.footer(kExamples);
+  app.set_version_flag("--version", std::string(version()));
+  app.get_formatter()->label("SUBCOMMAND", "COMMAND");
+  app.get_formatter()->label("Subcommands", "Commands");
+  std::vector<CommandRun> runs;
+  std::vector<CLI::App*> apps;
+  for (const Command& command : kCommands) {
+    CLI::App* sub = app.add_subcommand(command.name, command.help);
+    sub->option_defaults()->always_capture_default(false);
+    apps.push_back(sub);
+    runs.push_back(command.declare(*sub));
+  }
+  if (arguments.empty()) {
+    fmt::print("{}", app.help());
+    return kExitUsage;
+  }
+  const std::string first = arguments.front();
+  const bool known = std::any_of(std::begin(kCommands), std::end(kCommands),
+                                 [&first](const Command& c) { return first == c.name; });
+  if (!known && !first.starts_with('-')) return unknown_command(first);
+  std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
+  try {
+    app.parse(arguments);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+  }
+  for (size_t i = 0; i < apps.size(); ++i) {
+    if (apps[i]->parsed()) return runs[i]();
+  }
+  fmt::print(stderr, "aionbd: no command given; run aionbd --help for the list.\n");
+  return kExitUsage;
+}
+
+}  // namespace
+
+std::vector<std::string_view> near_commands(std::string_view word) {
+  constexpr size_t kDistanceMax = 3;
+  constexpr size_t kNamesMax = 2;
+  std::vector<std::pair<size_t, std::string_view>> found;
+  for (const Command& command : kCommands) {
+    const std::string_view name = command.name;
+    const size_t distance =
+        name.starts_with(word) && !word.empty() ? 0 : edit_distance(word.substr(0, 64), name);
+    // A short word is near everything: half of it must be right.
+    if (distance <= std::min(kDistanceMax, name.size() / 2)) found.emplace_back(distance, name);
+  }
+  std::stable_sort(found.begin(), found.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<std::string_view> names;
+  for (const auto& [distance, name] : found) {
+    if (names.size() < kNamesMax) names.push_back(name);
+  }
+  return names;
+}
+
+int run_program(std::vector<std::string> arguments) {
+  try {
+    return parse_and_run(std::move(arguments));
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "aionbd: out of memory\n");
+    return kExitIo;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "aionbd: {}\n", error.what());
+    return kExitDefect;
+  }
+}
+
+}  // namespace aionbd

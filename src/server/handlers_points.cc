@@ -1,0 +1,208 @@
+// Handlers of points: upsert, read, list, scroll, count, delete, payloads. Each is thin:
+// decode, one public call, encode.
+#include <fmt/format.h>
+
+#include "server/context.h"
+#include "server/handlers.h"
+
+namespace aionbd {
+namespace {
+
+/// A query value that must be true or false; `fallback` when absent.
+Result<bool> query_flag(const Call& call, std::string_view key, bool fallback) {
+  const std::string* text = call.query(key);
+  if (text == nullptr) return fallback;
+  if (*text == "true") return true;
+  if (*text == "false") return false;
+  return invalid_argument(fmt::format("{} must be true or false", key));
+}
+
+/// A decimal query value within bounds; `fallback` when absent.
+Result<uint64_t> query_number(const Call& call, std::string_view key, uint64_t fallback,
+                              uint64_t min, uint64_t max) {
+  const std::string* text = call.query(key);
+  if (text == nullptr) return fallback;
+  // The syntax of a u64 id is that of any number.
+  const Result<PointId> parsed = parse_point_id(*text, IdType::kU64);
+  if (!parsed.has_value()) {
+    return invalid_argument(fmt::format("{} must be a whole number from {} to {}", key, min, max));
+  }
+  const uint64_t number = (*parsed).number();
+  if (number < min || number > max) {
+    return invalid_argument(
+        fmt::format("{} must be between {} and {}: got {}", key, min, max, number));
+  }
+  return number;
+}
+
+Result<IdStyle> id_style(const Call& call) {
+  ASSIGN_OR_RETURN(const bool as_strings, query_flag(call, "ids_as_strings", false));
+  return IdStyle{as_strings};
+}
+
+Status no_such_point(const PointId& id) {
+  return not_found(fmt::format("no such point: {}", id.to_string()));
+}
+
+const Filter* pointer_to(const std::optional<Filter>& filter) {
+  return filter ? &*filter : nullptr;
+}
+
+}  // namespace
+
+Status handle_put_point(Call& call) {
+  ASSIGN_OR_RETURN(const IdStyle style, id_style(call));
+  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
+                   call.server.collection(call.param(0)));
+  const CollectionOptions options = collection->info().options;
+  Point point;
+  ASSIGN_OR_RETURN(point.id, parse_point_id(call.param(1), options.id_type));
+  RETURN_IF_ERROR(decode_point_body(call.server.reader(), call.request.body, options, point));
+  ASSIGN_OR_RETURN(const UpsertResult result,
+                   collection->upsert(std::span<const Point>(&point, 1), call.request.deadline));
+  call.response.body = encode_put(point.id, result.created > 0, style);
+  return {};
+}
+
+Status handle_upsert(Call& call) {
+  ASSIGN_OR_RETURN(const IdStyle style, id_style(call));
+  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
+                   call.server.collection(call.param(0)));
+  ASSIGN_OR_RETURN(const std::vector<Point> points,
+                   decode_upsert(call.server.reader(), call.request.body,
+                                 collection->info().options, call.server.limits()));
+  ASSIGN_OR_RETURN(const UpsertResult result, collection->upsert(points, call.request.deadline));
+  call.response.body = encode_upsert(points, result, style);
+  return {};
+}
+
+Status handle_get_point(Call& call) {
+  ASSIGN_OR_RETURN(const IdStyle style, id_style(call));
+  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
+                   call.server.collection(call.param(0)));
+  ASSIGN_OR_RETURN(const PointId id,
+                   parse_point_id(call.param(1), collection->info().options.id_type));
+  ASSIGN_OR_RETURN(const GetResult result, collection->get(std::span(&id, 1), GetOptions{}));
+  if (result.points.empty()) return no_such_point(id);
+  call.response.body = encode_point(result.points.front(), style);
+  return {};
+}
+
+Status handle_delete_point(Call& call) {
+  ASSIGN_OR_RETURN(const IdStyle style, id_style(call));
+  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
+                   call.server.collection(call.param(0)));
+  ASSIGN_OR_RETURN(const PointId id,
+                   parse_point_id(call.param(1), collection->info().options.id_type));
+  ASSIGN_OR_RETURN(const uint64_t removed,
+                   collection->remove(std::span(&id, 1), call.request.deadline));
+  if (removed == 0) return no_such_point(id);
+  call.response.body = encode_point_deleted(id, style);
+  return {};
+}
+
+Status handle_list_points(Call& call) {
+  ASSIGN_OR_RETURN(const IdStyle style, id_style(call));
+  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
+                   call.server.collection(call.param(0)));
+  const uint64_t limit_max = call.server.limits().page_limit_max;
+  ListRequest request;
+  ASSIGN_OR_RETURN(request.limit,
+                   query_number(call, "limit", std::min<uint64_t>(100, limit_max), 1, limit_max));
+  ASSIGN_OR_RETURN(request.offset, query_number(call, "offset", 0, 0, UINT64_MAX));
+  if (request.offset > kListOffsetMax) {
+    return invalid_argument(
+        fmt::format("offset must be at most {}: use after_id to go further", kListOffsetMax));
+  }
+  if (const std::string* after = call.query("after_id")) {
+    if (request.offset > 0) return invalid_argument("give either offset or after_id");
+    ASSIGN_OR_RETURN(request.after_id, parse_point_id(*after, collection->info().options.id_type));
+  }
+  ASSIGN_OR_RETURN(request.include_payload, query_flag(call, "include_payload", false));
+  ASSIGN_OR_RETURN(request.include_values, query_flag(call, "include_values", false));
+  ASSIGN_OR_RETURN(const ListPage page, collection->list(request));
+  call.response.body = encode_list(page, request, style);
+  return {};
+}
+
+Status handle_get_points(Call& call) {
+  ASSIGN_OR_RETURN(const IdStyle style, id_style(call));
+  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
+                   call.server.collection(call.param(0)));
+  ASSIGN_OR_RETURN(const PointsBody body,
+                   decode_get(call.server.reader(), call.request.body,
+                              collection->info().options.id_type, call.server.limits()));
+  const GetOptions options{body.include_payload, body.include_values};
+  ASSIGN_OR_RETURN(const GetResult result, collection->get(body.ids, options));
+  call.response.body = encode_get(result, options, style);
+  return {};
+}
+
+Status handle_delete_points(Call& call) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
+                   call.server.collection(call.param(0)));
+  ASSIGN_OR_RETURN(const PointsBody body, decode_delete(call.server.reader(), call.request.body,
+                                                        collection->info().options.id_type));
+  uint64_t deleted = 0;
+  if (body.filter) {
+    ASSIGN_OR_RETURN(deleted, collection->remove_matching(*body.filter, call.request.deadline));
+  } else {
+    ASSIGN_OR_RETURN(deleted, collection->remove(body.ids, call.request.deadline));
+  }
+  call.response.body = encode_count("deleted", deleted);
+  return {};
+}
+
+Status handle_scroll(Call& call) {
+  ASSIGN_OR_RETURN(const IdStyle style, id_style(call));
+  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
+                   call.server.collection(call.param(0)));
+  ASSIGN_OR_RETURN(const ScrollBody body,
+                   decode_scroll(call.server.reader(), call.request.body,
+                                 collection->info().options.id_type, call.server.limits()));
+  ListRequest request;
+  request.limit = body.limit;
+  request.after_id = body.cursor;
+  request.filter = pointer_to(body.filter);
+  request.include_payload = body.include_payload;
+  request.include_values = body.include_values;
+  ASSIGN_OR_RETURN(const ListPage page, collection->list(request));
+  call.response.body = encode_scroll(page, request, style);
+  return {};
+}
+
+Status handle_count(Call& call) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
+                   call.server.collection(call.param(0)));
+  ASSIGN_OR_RETURN(const std::optional<Filter> filter,
+                   decode_count(call.server.reader(), call.request.body));
+  ASSIGN_OR_RETURN(const uint64_t count, collection->count(pointer_to(filter)));
+  call.response.body = encode_count("count", count);
+  return {};
+}
+
+Status handle_payload_set(Call& call) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
+                   call.server.collection(call.param(0)));
+  ASSIGN_OR_RETURN(const PointsBody body,
+                   decode_payload_set(call.server.reader(), call.request.body,
+                                      collection->info().options.id_type));
+  ASSIGN_OR_RETURN(const uint64_t updated,
+                   collection->set_payload(body.ids, body.payload, call.request.deadline));
+  call.response.body = encode_count("updated", updated);
+  return {};
+}
+
+Status handle_payload_delete(Call& call) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
+                   call.server.collection(call.param(0)));
+  ASSIGN_OR_RETURN(const PointsBody body,
+                   decode_payload_delete(call.server.reader(), call.request.body,
+                                         collection->info().options.id_type));
+  ASSIGN_OR_RETURN(const uint64_t updated,
+                   collection->delete_payload_keys(body.ids, body.keys, call.request.deadline));
+  call.response.body = encode_count("updated", updated);
+  return {};
+}
+
+}  // namespace aionbd
