@@ -2,6 +2,7 @@
 // through the one table of server/settings.h; here is what belongs to a process: signals, limits,
 // log lines, exit codes.
 #include <fmt/format.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -117,7 +118,17 @@ Result<LoadedSettings> gather_settings(const ServeFlags& flags) {
   return load_settings(sources);
 }
 
+/// Blocks of bodies, records and open rows come and go with every batch. By default the C library
+/// gives each back to the system and faults it in again, page by page: 0.5 ms of CPU for a batch of
+/// 800 KB. Keeping up to this much free memory at the top of a heap avoids that.
+constexpr int kHeapKeptBytes = 64 << 20;
+/// Larger blocks still come from the system directly, and go back to it (the most that mallopt
+/// accepts).
+constexpr int kHeapBlockBytesMax = 32 << 20;
+
 void prepare_process() {
+  mallopt(M_MMAP_THRESHOLD, kHeapBlockBytesMax);
+  mallopt(M_TRIM_THRESHOLD, kHeapKeptBytes);
   // A peer that leaves and a full quota are errors of the call, not ends of the process.
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);

@@ -260,18 +260,32 @@ Status write_ids(SegmentWriter& writer, std::span<const SealRow> rows, IdType id
   return {};
 }
 
-Status write_values(SegmentWriter& writer, std::span<const SealRow> rows, uint32_t dimension) {
-  RETURN_IF_ERROR(writer.begin_section(kTagValues));
-  for (const SealRow& row : rows) {
-    ASSIGN_OR_RETURN(const RowBlock block, row.segment->rows(row.row, 1));
-    RETURN_IF_ERROR(writer.append(std::as_bytes(std::span(block.values, dimension))));
-  }
-  RETURN_IF_ERROR(writer.begin_section(kTagNorms));
-  for (const SealRow& row : rows) {
-    ASSIGN_OR_RETURN(const RowBlock block, row.segment->rows(row.row, 1));
-    RETURN_IF_ERROR(append_value(writer, *block.norms_squared));
+/// Calls visit(block) for runs of rows that lie together: rows that came in id order are written
+/// from where they lie, without a copy.
+template <typename Visit>
+Status for_each_run(std::span<const SealRow> rows, Visit visit) {
+  for (size_t i = 0; i < rows.size();) {
+    size_t run = 1;
+    while (i + run < rows.size() && rows[i + run].segment == rows[i].segment &&
+           rows[i + run].row == rows[i].row + run) {
+      ++run;
+    }
+    ASSIGN_OR_RETURN(const RowBlock block, rows[i].segment->rows(rows[i].row, run));
+    RETURN_IF_ERROR(visit(block));
+    i += block.count;
   }
   return {};
+}
+
+Status write_values(SegmentWriter& writer, std::span<const SealRow> rows, uint32_t dimension) {
+  RETURN_IF_ERROR(writer.begin_section(kTagValues));
+  RETURN_IF_ERROR(for_each_run(rows, [&](const RowBlock& block) {
+    return writer.append(std::as_bytes(std::span(block.values, block.count * dimension)));
+  }));
+  RETURN_IF_ERROR(writer.begin_section(kTagNorms));
+  return for_each_run(rows, [&](const RowBlock& block) {
+    return writer.append(std::as_bytes(std::span(block.norms_squared, block.count)));
+  });
 }
 
 }  // namespace

@@ -908,8 +908,10 @@ bool HttpServer::State::stop(std::chrono::milliseconds grace) {
   parked.clear();
   close_all(false);
   // With nothing left to wait for, run() returns in every thread that is not inside a handler.
-  finished_.store(true);
-  asio::post(sweep_strand_, [self = shared_from_this()] { self->sweep_timer_.cancel(); });
+  // Posted once: nobody would run a second one, and what waits in io_ keeps this object alive.
+  if (!finished_.exchange(true)) {
+    asio::post(sweep_strand_, [self = shared_from_this()] { self->sweep_timer_.cancel(); });
+  }
   std::vector<std::thread> threads;
   bool done = false;
   {

@@ -14,6 +14,8 @@
 #include <iterator>
 #include <limits>
 
+#include "server/float_text.h"
+
 namespace aionbd {
 namespace {
 
@@ -80,6 +82,7 @@ struct JsonReader::State {
   ondemand::parser parser;
   std::vector<std::string_view> keys;  // of the objects being read, innermost last
   size_t capacity = 0;
+  const char* body_end = nullptr;
 };
 
 JsonReader::JsonReader() : state_(std::make_unique<State>()) {}
@@ -93,6 +96,7 @@ Status JsonReader::read(std::string_view body, JsonValue::FieldVisitor visit) {
   if (body.empty()) return invalid_argument("the body is empty: a JSON object is needed");
   state_->keys.clear();
   state_->capacity = std::max(state_->capacity, body.size());
+  state_->body_end = body.data() + body.size();
   ondemand::document document;
   const auto error =
       state_->parser.iterate(body.data(), body.size(), body.size() + simdjson::SIMDJSON_PADDING)
@@ -221,6 +225,9 @@ Result<double> JsonValue::read_double() {
 Status JsonValue::read_floats(size_t values_max, bool strict_finite, std::vector<float>& out) {
   taken_ = true;
   if (kind() != JsonKind::kArray) return must_be("an array of numbers");
+  // Plain numbers take the short way; the library then skips the array by its brackets.
+  const char* text = value_at(value_).raw_json_token().data();
+  if (read_plain_floats(text, reader_.state_->body_end, values_max, out)) return {};
   ondemand::array array;
   if (value_at(value_).get_array().get(array) != simdjson::SUCCESS) return broken();
   const size_t size_max = out.size() + values_max;
