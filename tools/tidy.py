@@ -74,7 +74,7 @@ THIRD_PARTY = [
     (r"(fcntl|dirent|sys/(mman|file|statvfs))\.h", ["src/io/*"]),
     (r"sys/(stat|uio)\.h", ["src/io/*", "src/server/http*", "src/cli/cmd_serve.cc"]),
     (r"(sys/socket|netinet/.*|arpa/inet|netdb|poll)\.h", ["src/server/http*", "src/cli/client*"]),
-    (r"(unistd|semaphore|termios|sys/(resource|wait|types|ioctl))\.h",
+    (r"(unistd|semaphore|termios|malloc|sys/(resource|wait|types|ioctl))\.h",
      ["src/io/*", "src/cli/*", "src/base/*"]),
 ]
 C_HEADERS = {"errno.h", "limits.h", "signal.h", "stddef.h", "stdint.h"}

@@ -13,7 +13,8 @@
 // a row's element is broadcast, nothing is summed across lanes and rows need no packing.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "distance/kernels.cc"
-// Not worth their code size: SSSE3 is older than any server we know, SVE has no fixed vector size.
+// SSSE3 is older than any server we know and not worth its code size. SVE's vectors are types
+// without a size, of which there can be no arrays; CPUs with SVE run the NEON code.
 #ifndef HWY_DISABLED_TARGETS
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
 #endif
@@ -44,7 +45,8 @@ constexpr size_t kLanes = HWY_LANES(float);
 
 // Sizes by the number of registers: 32 on AVX-512 and NEON, 16 below. A tile needs rows x vectors
 // accumulators, `vectors` query vectors and one broadcast. The accumulators of the scan hide the
-// latency of multiply-add (4 cycles, up to 2 a cycle).
+// latency of multiply-add (4 cycles, up to 2 a cycle). None of the sizes below has been timed
+// on ARM.
 constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON;
 constexpr bool kHasFma = HWY_TARGET != HWY_SSE4;
 constexpr size_t kAccumulators = 4;
@@ -127,7 +129,7 @@ HWY_INLINE Vector accumulate(const float* HWY_RESTRICT query, const float* HWY_R
 }
 
 template <class D>
-HWY_INLINE QuadVector fold_to_quad(D d, hn::Vec<D> v) {
+HWY_INLINE QuadVector fold_to_quad(D, hn::Vec<D> v) {
   if constexpr (sizeof(v) == sizeof(QuadVector)) {
     return v;
   } else {
@@ -346,8 +348,19 @@ HWY_AFTER_NAMESPACE();
 namespace aionbd {
 namespace {
 
+// As bits of HWY_TARGETS.
+int64_t runnable_targets() {
+#if HWY_ARCH_ARM_A64
+  // Every AArch64 CPU has NEON. Highway also asks for AES before it says so, which would leave the
+  // plain loops to CPUs without (the Raspberry Pi 4's); nothing in this file uses AES.
+  return HWY_NEON;
+#else
+  return hwy::SupportedTargets();
+#endif
+}
+
 std::vector<const Kernels*> list_supported() {
-  [[maybe_unused]] const int64_t supported = hwy::SupportedTargets();
+  [[maybe_unused]] const int64_t supported = runnable_targets();
   std::vector<const Kernels*> list;
 #if HWY_TARGETS & HWY_AVX3
   if (supported & HWY_AVX3) list.push_back(&N_AVX3::kKernels);

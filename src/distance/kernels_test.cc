@@ -59,6 +59,13 @@ TEST(Kernels, ListEndsWithScalarAndNamesAreUnique) {
   EXPECT_EQ(supported_kernels().back(), &kScalarKernels);
 }
 
+#if defined(__aarch64__)
+// Also without AES, which Highway wants beside NEON: it fails only on such a CPU.
+TEST(Kernels, EveryAArch64CpuRunsNeon) {
+  EXPECT_EQ(supported_kernels().front()->name, "neon");
+}
+#endif
+
 TEST(Kernels, UnknownNameMeansTheBest) {
   EXPECT_EQ(&kernels_by_name(""), supported_kernels().front());
   EXPECT_EQ(&kernels_by_name("AVX512"), supported_kernels().front());

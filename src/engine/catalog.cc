@@ -1,5 +1,7 @@
 #include "engine/catalog.h"
 
+#include <set>
+
 namespace aionbd {
 
 namespace {
@@ -50,6 +52,13 @@ Result<Catalog> decode_catalog(std::string_view bytes) {
     out.collections.push_back(std::move(entry));
   }
   if (!decoder.finished()) return corruption("manifest: bytes after the catalog");
+  std::set<CollectionUid> uids;
+  std::set<std::string_view> names;
+  for (const CatalogEntry& entry : out.collections) {
+    if (!uids.insert(entry.uid).second || !names.insert(entry.name).second) {
+      return corruption("manifest: catalog names a collection twice: " + entry.name);
+    }
+  }
   return out;
 }
 

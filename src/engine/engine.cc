@@ -1,7 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
-#include <map>
+#include <optional>
 #include <thread>
 
 #include "aionbd/distance.h"
@@ -61,8 +61,12 @@ class Engine final : public Database {
   /// All entries: visible, being created, being dropped.
   Collections all() const;
   std::shared_ptr<StoredCollection> find(CollectionUid uid) const REQUIRES(mutex_);
-  std::shared_ptr<StoredCollection> find_visible(std::string_view name) const REQUIRES(mutex_);
+  /// The one entry of that name: visible, being created or being dropped.
+  std::shared_ptr<StoredCollection> find_name(std::string_view name) const REQUIRES(mutex_);
   void forget(const StoredCollection& collection);
+  Status ready_to_write(Deadline deadline) const;
+  Result<Ticket> log(const std::string& record);
+  void count_write();
 
   const std::shared_ptr<EngineContext> context_;
   std::unique_ptr<Maintenance> maintenance_;  // constant after recover
@@ -93,9 +97,9 @@ std::shared_ptr<StoredCollection> Engine::find(CollectionUid uid) const {
   return nullptr;
 }
 
-std::shared_ptr<StoredCollection> Engine::find_visible(std::string_view name) const {
+std::shared_ptr<StoredCollection> Engine::find_name(std::string_view name) const {
   for (const auto& collection : collections_) {
-    if (collection->name() == name && collection->dropped_lsn == 0) return collection;
+    if (collection->name() == name) return collection;
   }
   return nullptr;
 }
@@ -110,6 +114,14 @@ void Engine::forget(const StoredCollection& collection) {
 Status Engine::recover() {
   MutexLock lock(mutex_);
   ASSIGN_OR_RETURN(const Catalog catalog, decode_catalog(context_->storage->catalog()));
+  const Lsn last = context_->storage->last_lsn();
+  for (const CatalogEntry& entry : catalog.collections) {
+    if (entry.uid > last || entry.applied > last) {
+      return corruption("manifest is ahead of the log: it names record " +
+                        std::to_string(std::max(entry.uid, entry.applied)) + ", the log ends at " +
+                        std::to_string(last));
+    }
+  }
   context_->next_segment = catalog.next_segment;
   Lsn replayed = 0;
   for (const CatalogEntry& entry : catalog.collections) {
@@ -128,7 +140,8 @@ Status Engine::recover() {
     ++replayed;
     return replay(lsn, record);
   }));
-  std::erase_if(collections_, [](const auto& collection) { return collection->dropped_lsn != 0; });
+  std::erase_if(collections_,
+                [](const auto& collection) { return collection->drop_ticket().has_value(); });
   for (const auto& collection : collections_) collection->finish_recovery();
   // Records replayed count as writes not yet checkpointed, so that restarts in a loop cannot make
   // the log grow without bound.
@@ -152,7 +165,9 @@ Status Engine::replay(Lsn lsn, Bytes record) {
     }
   } else if (const auto* drop = std::get_if<DropOp>(&op)) {
     // Already gone: a checkpoint between the drop and the cut left it out.
-    if (const auto collection = find(drop->collection)) collection->dropped_lsn = lsn;
+    if (const auto collection = find(drop->collection)) {
+      collection->set_drop_ticket(Ticket{lsn, context_->storage->generation()});
+    }
   } else if (const auto* upsert = std::get_if<UpsertOp>(&op)) {
     if (const auto collection = find(upsert->collection)) done = collection->replay(lsn, *upsert);
   } else if (const auto* remove = std::get_if<RemoveOp>(&op)) {
@@ -172,20 +187,24 @@ Result<std::shared_ptr<Collection>> Engine::create_collection(std::string_view n
   RETURN_IF_ERROR(check_collection_name(name));
   RETURN_IF_ERROR(check_collection_options(options, context_->options.dimension_max));
   std::shared_ptr<StoredCollection> created;
+  std::shared_ptr<StoredCollection> existing;
   Ticket ticket;
   {
     MutexLock lock(mutex_);
-    RETURN_IF_ERROR(context_->storage->health());
-    if (find_visible(name) != nullptr) {
-      return already_exists("collection exists already: " + std::string(name));
+    RETURN_IF_ERROR(ready_to_write(deadline));
+    existing = find_name(name);
+    if (existing == nullptr) {
+      ASSIGN_OR_RETURN(ticket, log(encode_create({std::string(name), options})));
+      created =
+          std::make_shared<StoredCollection>(context_, ticket.lsn, std::string(name), options);
+      created->set_create_ticket(ticket);
+      collections_.push_back(created);
     }
-    if (deadline != kNoDeadline && context_->clock->now() >= deadline) {
-      return deadline_exceeded("request timed out before the write began");
-    }
-    ASSIGN_OR_RETURN(ticket, context_->storage->append(encode_create({std::string(name), options}),
-                                                       context_->storage->generation()));
-    created = std::make_shared<StoredCollection>(context_, ticket.lsn, std::string(name), options);
-    collections_.push_back(created);
+  }
+  if (existing != nullptr) {
+    // Not before its own creation is certain.
+    if (!existing->visible) RETURN_IF_ERROR(context_->storage->commit(existing->create_ticket()));
+    return already_exists("collection exists already: " + std::string(name));
   }
   const Status committed = context_->storage->commit(ticket);
   if (!committed.ok()) {
@@ -193,9 +212,7 @@ Result<std::shared_ptr<Collection>> Engine::create_collection(std::string_view n
     return committed;
   }
   created->visible.store(true, std::memory_order_release);
-  context_->metrics.writes.add();
-  context_->writes_since_checkpoint.fetch_add(1, std::memory_order_relaxed);
-  context_->after_write();
+  count_write();
   return std::shared_ptr<Collection>(std::move(created));
 }
 
@@ -203,37 +220,59 @@ Status Engine::drop_collection(std::string_view name, Deadline deadline) {
   const CallScope call(*context_);
   RETURN_IF_ERROR(call.status());
   std::shared_ptr<StoredCollection> dropped;
+  std::optional<Ticket> already;
   Ticket ticket;
   {
     MutexLock lock(mutex_);
-    RETURN_IF_ERROR(context_->storage->health());
-    dropped = find_visible(name);
+    RETURN_IF_ERROR(ready_to_write(deadline));
+    dropped = find_name(name);
     if (dropped == nullptr || !dropped->visible) {
       return not_found("collection does not exist: " + std::string(name));
     }
-    if (deadline != kNoDeadline && context_->clock->now() >= deadline) {
-      return deadline_exceeded("request timed out before the write began");
+    already = dropped->drop_ticket();
+    if (!already) {
+      ASSIGN_OR_RETURN(ticket, log(encode_drop(dropped->uid())));
+      dropped->set_drop_ticket(ticket);
     }
-    ASSIGN_OR_RETURN(ticket, context_->storage->append(encode_drop(dropped->uid()),
-                                                       context_->storage->generation()));
-    dropped->dropped_lsn = ticket.lsn;
+  }
+  if (already) {
+    RETURN_IF_ERROR(context_->storage->commit(*already));
+    return not_found("collection does not exist: " + std::string(name));
   }
   const Status committed = context_->storage->commit(ticket);
   if (!committed.ok()) {
-    dropped->dropped_lsn = 0;
+    dropped->set_drop_ticket(std::nullopt);
     return committed;
   }
   dropped->mark_dropped();
   forget(*dropped);
+  count_write();
+  return {};
+}
+
+Status Engine::ready_to_write(Deadline deadline) const {
+  RETURN_IF_ERROR(context_->storage->health());
+  if (deadline != kNoDeadline && context_->clock->now() >= deadline) {
+    return deadline_exceeded("request timed out before the write began");
+  }
+  return {};
+}
+
+Result<Ticket> Engine::log(const std::string& record) {
+  Result<Ticket> ticket = context_->storage->append(record, context_->storage->generation());
+  if (ticket || ticket.error().code() != Code::kFailedPrecondition) return ticket;
+  return storage_full("the log was refused space a moment ago; repeat the request");
+}
+
+void Engine::count_write() {
   context_->metrics.writes.add();
   context_->writes_since_checkpoint.fetch_add(1, std::memory_order_relaxed);
   context_->after_write();
-  return {};
 }
 
 Result<std::shared_ptr<Collection>> Engine::collection(std::string_view name) const {
   MutexLock lock(mutex_);
-  const std::shared_ptr<StoredCollection> found = find_visible(name);
+  const std::shared_ptr<StoredCollection> found = find_name(name);
   if (found == nullptr || !found->visible) {
     return not_found("collection does not exist: " + std::string(name));
   }
@@ -243,7 +282,7 @@ Result<std::shared_ptr<Collection>> Engine::collection(std::string_view name) co
 std::vector<CollectionInfo> Engine::list_collections() const {
   std::vector<CollectionInfo> out;
   for (const auto& collection : all()) {
-    if (collection->visible && collection->dropped_lsn == 0) out.push_back(collection->info());
+    if (collection->visible) out.push_back(collection->info());
   }
   std::sort(out.begin(), out.end(),
             [](const CollectionInfo& a, const CollectionInfo& b) { return a.name < b.name; });
@@ -277,7 +316,7 @@ std::vector<MetricSample> Engine::metrics() const {
   const StorageMetrics& storage = context_->storage->metrics();
   double collections = 0, points = 0, quarantined = 0, segments = 0, segment_bytes = 0;
   for (const auto& collection : all()) {
-    if (!collection->visible || collection->dropped_lsn != 0) continue;
+    if (!collection->visible) continue;
     collections += 1;
     points += static_cast<double>(collection->points_count());
     if (!collection->quarantine_reason().empty()) quarantined += 1;
@@ -376,7 +415,8 @@ Result<float> score_between(std::span<const float> left, std::span<const float> 
   }
   ASSIGN_OR_RETURN(const PreparedQuery query, PreparedQuery::make(metric, left));
   const float norm = norm_squared(right.data(), right.size());
-  if (metric == Metric::kCosine && norm == 0.0F) {
+  if (metric == Metric::kCosine &&
+      std::all_of(right.begin(), right.end(), [](float value) { return value == 0.0F; })) {
     return invalid_argument("right must not be a zero vector for the cosine metric");
   }
   float distance = 0;

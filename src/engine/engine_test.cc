@@ -80,6 +80,7 @@ TEST_F(EngineTest, LastOfARepeatedIdWinsAndCountsOnce) {
   const UpsertResult result = collection->upsert(points).value();
   EXPECT_EQ(result.created, 1u);
   EXPECT_EQ(result.updated, 0u);
+  EXPECT_EQ(result.created_flags, (std::vector<bool>{true, false}));
   const GetResult got = collection->get(std::vector<PointId>{uint64_t{1}}, GetOptions{}).value();
   EXPECT_EQ(got.points[0].values, std::vector<float>{2});
   EXPECT_EQ(collection->count(nullptr).value(), 1u);
@@ -153,6 +154,65 @@ TEST_F(EngineTest, BatchAnswersAreThoseOfSingleQueriesBitForBit) {
       }
     }
   }
+}
+
+TEST_F(EngineTest, BatchesOfTiesAndOutliersAreAnsweredLikeSingleQueries) {
+  open();
+  const auto collection = create(3);
+  Rng rng(5);
+  std::vector<Point> points;
+  for (uint64_t id = 0; id < 5000; ++id) {
+    Point point{id, {}, {}};
+    for (int i = 0; i < 3; ++i) point.values.push_back(static_cast<float>(rng.uniform()));
+    points.push_back(std::move(point));
+  }
+  points[1234].values = {1e12F, -1e12F, 3e11F};  // its error bound is beyond all other distances
+  ASSERT_TRUE(collection->upsert(points));
+  // Under dot a zero query ties with every row.
+  const std::vector<std::vector<float>> queries = {{0, 0, 0}, {1, 2, 3}, {-1, 0, 0},
+                                                   {0, 0, 0}, {5, 5, 5}, {0, 1, 0}};
+  for (const Metric metric : {Metric::kDot, Metric::kL2}) {
+    SearchBatchRequest batch;
+    for (const auto& query : queries) batch.queries.emplace_back(query);
+    batch.common.metric = metric;
+    const auto results = collection->search_batch(batch).value();
+    for (size_t q = 0; q < queries.size(); ++q) {
+      SearchRequest single = batch.common;
+      single.query = queries[q];
+      EXPECT_EQ(ids_of(results[q]), ids_of(collection->search(single).value())) << "query " << q;
+    }
+    if (metric == Metric::kDot) {
+      EXPECT_EQ(ids_of(results[0]), (std::vector<uint64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}));
+    }
+  }
+}
+
+TEST_F(EngineTest, ATinyRowHasADirectionAZeroRowHasNone) {
+  open();
+  const auto collection = create(2);
+  ASSERT_TRUE(collection->upsert(
+      std::vector<Point>{{uint64_t{1}, {1e-30F, 0}, {}}, {uint64_t{2}, {0, 0}, {}}}));
+  const std::vector<float> query = {1, 0};
+  SearchRequest request;
+  request.query = query;
+  request.metric = Metric::kCosine;
+  const SearchResult result = collection->search(request).value();
+  ASSERT_EQ(ids_of(result), std::vector<uint64_t>{1});
+  EXPECT_FLOAT_EQ(result.hits[0].score, 1.0F);
+}
+
+TEST_F(EngineTest, IdsOfTheOtherKindAreRefusedByEveryCall) {
+  open();
+  const auto collection = create(1);
+  ASSERT_TRUE(collection->upsert(std::vector<Point>{{uint64_t{0}, {1}, {}}}));
+  const std::vector<PointId> text = {"abc"};
+  const auto code = [](const auto& result) { return result.status().code(); };
+  EXPECT_EQ(code(collection->set_payload(text, {{"a", 1}})), Code::kInvalidArgument);
+  EXPECT_EQ(code(collection->delete_payload_keys(text, std::vector<std::string>{"a"})),
+            Code::kInvalidArgument);
+  EXPECT_EQ(code(collection->remove(text)), Code::kInvalidArgument);
+  EXPECT_EQ(code(collection->get(text, GetOptions{})), Code::kInvalidArgument);
+  EXPECT_EQ(code(collection->upsert(std::vector<Point>{{"abc", {1}, {}}})), Code::kInvalidArgument);
 }
 
 TEST_F(EngineTest, CompactionKeepsEveryPointAndDropsFiles) {

@@ -1,6 +1,7 @@
 #include "engine/maintenance.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 
 #include "base/check.h"
@@ -139,15 +140,18 @@ Status Maintenance::checkpoint_locked() {
   ASSIGN_OR_RETURN(Lsn cut, context_->storage->rotate_log());
   std::vector<Sealed> jobs;
   for (const auto& collection : collections_()) {
-    // The log is all there is of what a damaged collection has not sealed: keep it for repair.
-    if (!collection->quarantine_reason().empty()) cut = replay_after_;
     ASSIGN_OR_RETURN(FrozenRows frozen, collection->freeze());
+    // The log is all there is of what a damaged collection has not sealed: keep it for repair.
+    // Asked after freeze, which gives nothing of a damaged one.
+    if (!collection->quarantine_reason().empty()) cut = replay_after_;
     if (!frozen.parts.empty()) jobs.push_back({collection, std::move(frozen), {}});
   }
   RETURN_IF_ERROR(context_->storage->sync());
   for (Sealed& job : jobs) {
     RETURN_IF_ERROR(job.collection->publish_frozen(job.frozen.last));
-    RETURN_IF_ERROR(seal(job));
+    const Status sealed = seal(job);
+    if (sealed.code() == Code::kCorruption) job.collection->quarantine(sealed.message());
+    RETURN_IF_ERROR(sealed);
   }
   std::vector<StoredCollection::Catalogued> before;
   for (Sealed& job : jobs) {
@@ -165,7 +169,9 @@ Status Maintenance::checkpoint_locked() {
   }
   for (Sealed& job : jobs) {
     for (size_t i = 0; i < job.segments.size(); ++i) {
-      RETURN_IF_ERROR(job.collection->replace({job.frozen.parts[i].view}, job.segments[i]));
+      const Status replaced = job.collection->replace({job.frozen.parts[i].view}, job.segments[i]);
+      // The root names the new segment already: this collection's memory no longer agrees with it.
+      if (!replaced.ok()) job.collection->quarantine(replaced.message());
     }
   }
   return {};
@@ -205,16 +211,21 @@ Status Maintenance::publish(Lsn replay_after) {
   catalog.next_segment = context_->next_segment.load(std::memory_order_relaxed);
   std::vector<SegmentId> live;
   for (const auto& collection : collections_()) {
-    // A drop before the cut will not be replayed; one after it will.
-    const Lsn dropped = collection->dropped_lsn.load(std::memory_order_acquire);
-    if (dropped != 0 && dropped <= replay_after) continue;
-    // A create after the cut may still be refused; replay makes it, if it happened.
-    if (!collection->visible && collection->uid() > replay_after) continue;
+    // Records up to the cut are not replayed, so their outcome decides here; it is known, commit
+    // answers at once. Later ones are replayed, if they happened.
+    const std::optional<Ticket> drop = collection->drop_ticket();
+    if (drop && drop->lsn <= replay_after && context_->storage->commit(*drop).ok()) continue;
+    if (!collection->visible && (collection->uid() > replay_after ||
+                                 !context_->storage->commit(collection->create_ticket()).ok())) {
+      continue;
+    }
     const StoredCollection::Catalogued& catalogued = collection->catalogued;
     catalog.collections.push_back({collection->uid(), collection->name(), collection->options(),
                                    catalogued.applied, catalogued.segments});
     live.insert(live.end(), catalogued.segments.begin(), catalogued.segments.end());
   }
+  // What the catalog tells (a collection created a moment ago) must not outlive the log's own word.
+  RETURN_IF_ERROR(context_->storage->sync());
   RETURN_IF_ERROR(context_->storage->publish(encode_catalog(catalog), live, replay_after));
   replay_after_ = replay_after;
   return {};
@@ -225,7 +236,13 @@ Status Maintenance::compact_due() {
     if (!collection->quarantine_reason().empty()) continue;
     const std::vector<SegmentView> inputs =
         choose_merge(collection->sealed_segments(), context_->options.compact_after);
-    if (!inputs.empty()) RETURN_IF_ERROR(merge(*collection, inputs));
+    if (inputs.empty()) continue;
+    const Status merged = merge(*collection, inputs);
+    if (merged.code() == Code::kCorruption || merged.code() == Code::kInternal) {
+      collection->quarantine(merged.message());  // the others still want their turn
+    } else if (!merged.ok()) {
+      return merged;
+    }
   }
   return {};
 }

@@ -16,7 +16,6 @@ Result<Point> point_in_row(const Segment& segment, RowId row, const CollectionOp
   out.id = point_id_of(collection.id_type, id);
   if (options.include_payload) {
     ASSIGN_OR_RETURN(const Bytes payload, segment.payload(row));
-    RETURN_IF_ERROR(check_payload(payload));
     out.payload = decode_payload(payload);
   }
   if (options.include_values) {

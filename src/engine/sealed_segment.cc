@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "payload/payload.h"
 
 namespace aionbd {
 
@@ -129,7 +130,11 @@ Result<Bytes> SealedSegment::id_bytes(RowId row) const {
 
 Result<Bytes> SealedSegment::payload(RowId row) const {
   if (payloads_.size() == 0) return Bytes();
-  return load_text(payload_offsets_, payloads_, row);
+  ASSIGN_OR_RETURN(const Bytes payload, load_text(payload_offsets_, payloads_, row));
+  // A checksum says that the bytes are those written, not that a payload was: filters and decoders
+  // trust what they walk.
+  RETURN_IF_ERROR(check_payload(payload));
+  return payload;
 }
 
 Result<uint64_t> SealedSegment::number_at(RowId row) const {

@@ -24,6 +24,9 @@ constexpr size_t kTaskRows = 8192;
 constexpr uint64_t kParallelFloatsMin = uint64_t{1} << 20;
 /// Queries from which the matrix product beats repeated scans.
 constexpr size_t kBatchQueriesMin = 4;
+/// Hits up to which a batch keeps candidates of all its queries at once: 256 queries then hold at
+/// most about 400 MB of them in the worst case, and a few MB as a rule.
+constexpr uint64_t kBatchDepthMax = 4096;
 
 struct Candidate {
   float distance = 0;
@@ -140,9 +143,12 @@ Result<size_t> allowed_rows(const Plan& plan, const SegmentView& part, RowId fir
   return n;
 }
 
-/// A zero row has no direction: cosine searches never return it.
-bool has_no_direction(const Plan& plan, float norm_squared) {
-  return plan.metric == Metric::kCosine && norm_squared == 0.0F;
+/// A zero row has no direction: cosine searches never return it. (A norm of 0 alone does not say
+/// so: squares of tiny values vanish.)
+bool has_no_direction(const Plan& plan, const RowBlock& block, size_t at) {
+  if (plan.metric != Metric::kCosine || block.norms_squared[at] != 0.0F) return false;
+  const float* row = block.values + at * plan.dim();
+  return std::all_of(row, row + plan.dim(), [](float value) { return value == 0.0F; });
 }
 
 // ---- one query ----------------------------------------------------------------------------------
@@ -185,7 +191,7 @@ Result<size_t> scan_task(const Plan& plan, const PreparedQuery& query, const Tas
       const uint32_t at = near[i];
       const RowId found = row + at;
       if (distances[at] > best.threshold() || distances[at] > plan.cutoff) continue;
-      if (part.dead->contains(found) || has_no_direction(plan, block.norms_squared[at])) continue;
+      if (part.dead->contains(found) || has_no_direction(plan, block, at)) continue;
       best.push({distances[at], task.part, found});
     }
     row += static_cast<RowId>(block.count);
@@ -265,77 +271,107 @@ Result<std::vector<Candidate>> scan_one(const SearchEnvironment& environment, co
 
 /// Candidates of each query of a group, by the matrix product's distances.
 ///
-/// Keeps every row whose distance is within twice the error bound of the k-th smallest. Proof that
-/// none of the true k best is lost: let t be the k-th smallest approximate distance seen and b the
-/// largest error bound of the rows seen. The k rows at or below t have true distances <= t + b, so
-/// the true k-th best is <= t + b, and a row of the true k best has an approximate distance
-/// <= t + 2b. Rows to come only lower the true k-th best. Thread safety: single owner.
+/// Proof that none of the true k best is lost: let t be the k-th smallest approximate distance seen
+/// and b the largest error bound among those k rows. Their true distances are <= t + b, so the true
+/// k-th best is; a row x of the true k best therefore has an approximate distance <= t + b + b(x),
+/// with its own bound b(x). Rows to come only lower the true k-th best. Bounds grow with the norm
+/// of the row, so each row is held to its own: one huge row does not let all others in.
+///
+/// Rows that tie cannot be told apart here. A query that more of them crowd than kCrowdRooms rooms
+/// hold is given up, and answered by a scan. Thread safety: single owner.
 class CandidatePool {
  public:
   CandidatePool(const PreparedBatch& batch, size_t depth)
-      : batch_(&batch),
-        depth_(depth),
-        room_(2 * depth + kSpare),
-        items_(batch.queries_count()),
-        rooms_(batch.queries_count(), room_),
-        kth_(batch.queries_count(), kFarthest),
-        bounds_(batch.queries_count(), 0.0F),
-        limits_(batch.stride(), kFarthest) {}
+      : batch_(&batch), depth_(depth), room_(2 * depth + kSpare), queries_(batch.queries_count()) {
+    limits_.assign(batch.stride(), kFarthest);
+    for (Query& query : queries_) query.room = room_;
+  }
 
-  /// Takes note of the norms of rows about to come. False when no bound can be given for them.
+  /// Sets the limits for a block of rows. False when no bound can be given for its norms.
   bool admit_norms(const float* norms_squared, size_t n) {
-    float largest = norm_max_;
+    float largest = 0;
     for (size_t i = 0; i < n; ++i) {
       if (!(norms_squared[i] <= std::numeric_limits<float>::max())) return false;
       largest = std::max(largest, norms_squared[i]);
     }
-    if (largest == norm_max_ && !first_) return true;
-    first_ = false;
-    norm_max_ = largest;
-    for (size_t q = 0; q < items_.size(); ++q) {
-      bounds_[q] = batch_->error_bound(q, norm_max_);
-      if (!std::isfinite(bounds_[q])) return false;
-      limits_[q] = kth_[q] + 2 * bounds_[q];
+    // Limits are kept for classes of norms, powers of four, so that they are rarely set anew.
+    if (largest > norm_class_ || largest * kNormClassRatio * kNormClassRatio < norm_class_) {
+      norm_class_ = largest * kNormClassRatio;
+      for (size_t q = 0; q < queries_.size(); ++q) {
+        if (!std::isfinite(batch_->error_bound(q, norm_class_))) return false;
+        set_limit(q);
+      }
     }
     return true;
   }
 
   const float* limits() const { return limits_.data(); }
 
-  void push(size_t q, const Candidate& candidate) {
-    items_[q].push_back(candidate);
-    if (items_[q].size() >= rooms_[q]) prune(q);
+  void push(size_t q, const Candidate& candidate, float norm_squared) {
+    Query& query = queries_[q];
+    query.items.push_back({candidate, norm_squared});
+    if (query.items.size() >= query.room) prune(q);
   }
 
-  const std::vector<Candidate>& items(size_t q) const { return items_[q]; }
+  /// Whether the items of a query hold its k best.
+  bool complete(size_t q) const { return !queries_[q].crowded; }
+  template <typename Visit>
+  Status for_each(size_t q, Visit visit) const {
+    for (const Item& item : queries_[q].items) RETURN_IF_ERROR(visit(item.candidate));
+    return {};
+  }
 
  private:
   static constexpr size_t kSpare = 64;  // pushes between prunings, at least
+  static constexpr size_t kCrowdRooms = 8;
+  static constexpr float kNormClassRatio = 4;
+
+  struct Item {
+    Candidate candidate;
+    float norm_squared;
+  };
+  struct Query {
+    std::vector<Item> items;
+    size_t room = 0;
+    float reach = kFarthest;  // t + b of the last pruning
+    bool crowded = false;
+  };
+
+  void set_limit(size_t q) {
+    const Query& query = queries_[q];
+    limits_[q] = query.crowded ? -kFarthest : query.reach + batch_->error_bound(q, norm_class_);
+  }
 
   void prune(size_t q) {
-    std::vector<Candidate>& items = items_[q];
-    const auto nearer = [](const Candidate& a, const Candidate& b) {
-      return a.distance < b.distance;
+    Query& query = queries_[q];
+    std::vector<Item>& items = query.items;
+    const auto nearer = [](const Item& a, const Item& b) {
+      return a.candidate.distance < b.candidate.distance;
     };
     const auto kth = items.begin() + static_cast<std::ptrdiff_t>(depth_ - 1);
     std::nth_element(items.begin(), kth, items.end(), nearer);
-    kth_[q] = kth->distance;
-    limits_[q] = kth_[q] + 2 * bounds_[q];
-    std::erase_if(items, [&](const Candidate& c) { return c.distance > limits_[q]; });
-    // Many rows at one distance stay: then prune less often instead of again and again.
-    rooms_[q] = std::max(room_, 2 * items.size());
+    float norm_max = 0;
+    for (auto item = items.begin(); item <= kth; ++item) {
+      norm_max = std::max(norm_max, item->norm_squared);
+    }
+    query.reach = kth->candidate.distance + batch_->error_bound(q, norm_max);
+    std::erase_if(items, [&](const Item& item) {
+      return item.candidate.distance > query.reach + batch_->error_bound(q, item.norm_squared);
+    });
+    query.room = std::max(room_, 2 * items.size());
+    if (items.size() > kCrowdRooms * room_) {
+      query.crowded = true;
+      items = {};
+    }
+    set_limit(q);
   }
 
   const PreparedBatch* batch_;
   const size_t depth_;
   const size_t room_;
-  std::vector<std::vector<Candidate>> items_;
-  std::vector<size_t> rooms_;
-  std::vector<float> kth_;     // k-th smallest distance at the last pruning
-  std::vector<float> bounds_;  // error bound for the norms admitted
+  std::vector<Query> queries_;
   std::vector<float> limits_;  // what may still enter
-  float norm_max_ = 0;
-  bool first_ = true;
+  float norm_class_ = -1;      // bounds in limits_ are for norms up to this
 };
 
 /// Fills the pool from all rows. Returns false when the product cannot be used for this data.
@@ -350,10 +386,14 @@ Result<bool> collect(const SearchEnvironment& environment, const Plan& plan,
   for (uint32_t p = 0; p < plan.view.segments.size(); ++p) {
     const SegmentView& part = plan.view.segments[p];
     if (part.live() == 0) continue;
-    if (deadline_passed(environment, plan.request)) {
-      return deadline_exceeded("search ran out of time");
-    }
+    RowId checked = 0;  // the row at which time was last looked at
     for (RowId row = 0; row < part.rows;) {
+      if (row == 0 || row - checked >= kTaskRows) {
+        checked = row;
+        if (deadline_passed(environment, plan.request)) {
+          return deadline_exceeded("search ran out of time");
+        }
+      }
       const size_t want = std::min<size_t>(kBlock, part.rows - row);
       ASSIGN_OR_RETURN(const RowBlock block, part.segment->rows(row, want));
       ASSIGN_OR_RETURN(const size_t matches, allowed_rows(plan, part, row, block.count, allowed));
@@ -364,10 +404,12 @@ Result<bool> collect(const SearchEnvironment& environment, const Plan& plan,
       }
       for (size_t i = 0; i < matches; ++i) {
         const size_t at = allowed[i] - row;
-        if (has_no_direction(plan, block.norms_squared[at])) continue;
+        if (has_no_direction(plan, block, at)) continue;
         const float* line = distances.data() + at * stride;
         const size_t n = select_at_most(line, pool.limits(), batch.queries_count(), near.data());
-        for (size_t j = 0; j < n; ++j) pool.push(near[j], {line[near[j]], p, allowed[i]});
+        for (size_t j = 0; j < n; ++j) {
+          pool.push(near[j], {line[near[j]], p, allowed[i]}, block.norms_squared[at]);
+        }
       }
       row += static_cast<RowId>(block.count);
     }
@@ -375,17 +417,18 @@ Result<bool> collect(const SearchEnvironment& environment, const Plan& plan,
   return true;
 }
 
-/// The true k best of the candidates, by the scan's kernel.
+/// The true k best of a query's candidates, by the scan's kernel.
 Result<std::vector<Candidate>> rank(const Plan& plan, std::span<const float> values,
-                                    const std::vector<Candidate>& candidates) {
+                                    const CandidatePool& pool, size_t q) {
   ASSIGN_OR_RETURN(const PreparedQuery query, PreparedQuery::make(plan.metric, values));
   Best best(plan.depth, plan.less);
-  for (Candidate candidate : candidates) {
+  RETURN_IF_ERROR(pool.for_each(q, [&](Candidate candidate) -> Status {
     const Segment& segment = *plan.view.segments[candidate.part].segment;
     ASSIGN_OR_RETURN(const RowBlock block, segment.rows(candidate.row, 1));
     query.distances(block.values, block.norms_squared, 1, &candidate.distance);
     if (candidate.distance <= plan.cutoff) best.push(candidate);
-  }
+    return {};
+  }));
   return best.take_sorted();
 }
 
@@ -399,8 +442,11 @@ Status search_group(const SearchEnvironment& environment, const Plan& plan,
   CandidatePool pool(batch, plan.depth);
   ASSIGN_OR_RETURN(const bool collected, collect(environment, plan, batch, pool, computed));
   for (size_t q = 0; q < group.size(); ++q) {
-    if (collected) {
-      ASSIGN_OR_RETURN(out[first + q], rank(plan, group[q], pool.items(q)));
+    if (deadline_passed(environment, plan.request)) {
+      return deadline_exceeded("search ran out of time");
+    }
+    if (collected && pool.complete(q)) {
+      ASSIGN_OR_RETURN(out[first + q], rank(plan, group[q], pool, q));
     } else {
       ASSIGN_OR_RETURN(out[first + q], scan_one(environment, plan, group[q], computed));
     }
@@ -414,7 +460,7 @@ Result<std::vector<std::vector<Candidate>>> find_all(
     std::vector<std::atomic<uint64_t>>& computed) {
   std::vector<std::vector<Candidate>> out(queries.size());
   if (plan.depth == 0) return out;
-  if (queries.size() < kBatchQueriesMin) {
+  if (queries.size() < kBatchQueriesMin || plan.depth > kBatchDepthMax) {
     for (size_t q = 0; q < queries.size(); ++q) {
       ASSIGN_OR_RETURN(out[q], scan_one(environment, plan, queries[q], computed));
     }

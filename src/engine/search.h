@@ -3,8 +3,9 @@
 // One query is a scan: distances of a block of rows, then a compare against the current k-th best.
 // Many queries are a matrix product per block of rows (PreparedBatch), which reads each row once
 // for all of them. Its distances differ from the scan's in the last bits, so it only collects
-// candidates: everything within twice the proven error of the k-th best. The candidates are then
-// ranked by the scan's own kernel, and the answer is bit for bit the one a single query gets.
+// candidates: everything that the proven errors leave possible. The candidates are then ranked by
+// the scan's own kernel, and the answer is bit for bit the one a single query gets. Where too many
+// rows tie, or errors cannot be bounded, the query is answered by a scan.
 //
 // The answer does not depend on segment layout or thread count: a distance depends on query and row
 // alone, and ties are broken by id.

@@ -35,7 +35,7 @@ class Segment {
   virtual Result<RowBlock> rows(RowId first, size_t limit) const = 0;
   /// The id in place: the 8 bytes of the number, or the text.
   virtual Result<Bytes> id_bytes(RowId row) const = 0;
-  /// The encoded payload.
+  /// The encoded payload, checked: check_payload holds.
   virtual Result<Bytes> payload(RowId row) const = 0;
   /// The newest row below `visible` that carries `id`, dead or alive.
   virtual Result<std::optional<RowId>> find(const PointId& id, RowId visible) const = 0;

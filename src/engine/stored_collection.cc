@@ -1,7 +1,7 @@
 #include "engine/stored_collection.h"
 
 #include <algorithm>
-#include <unordered_set>
+#include <numeric>
 
 #include "base/check.h"
 #include "engine/reader.h"
@@ -15,28 +15,6 @@ namespace {
 const std::shared_ptr<const DeadRows>& no_dead_rows() {
   static const auto none = std::make_shared<const DeadRows>();
   return none;
-}
-
-/// Positions of the last use of each id, ascending.
-std::vector<size_t> last_uses(std::span<const PointId> ids) {
-  std::vector<size_t> out;
-  out.reserve(ids.size());
-  if (ids.size() == 1) {
-    out.push_back(0);
-    return out;
-  }
-  const auto hash = [](const PointId* id) {
-    return id->type() == IdType::kU64 ? std::hash<uint64_t>()(id->number())
-                                      : std::hash<std::string>()(id->text());
-  };
-  const auto equal = [](const PointId* a, const PointId* b) { return *a == *b; };
-  std::unordered_set<const PointId*, decltype(hash), decltype(equal)> seen(2 * ids.size(), hash,
-                                                                           equal);
-  for (size_t i = ids.size(); i-- > 0;) {
-    if (seen.insert(&ids[i]).second) out.push_back(i);
-  }
-  std::reverse(out.begin(), out.end());
-  return out;
 }
 
 }  // namespace
@@ -57,15 +35,35 @@ CollectionInfo StoredCollection::info() const {
 // ---- damage -------------------------------------------------------------------------------------
 
 void StoredCollection::quarantine(const std::string& reason) const {
-  MutexLock lock(reason_mutex_);
+  MutexLock lock(state_mutex_);
   if (quarantined_.exchange(true)) return;
   reason_ = reason;
   context_->logger.error("engine: collection quarantined name=" + name_ + " reason=" + reason);
 }
 
 std::string StoredCollection::quarantine_reason() const {
-  MutexLock lock(reason_mutex_);
+  MutexLock lock(state_mutex_);
   return reason_;
+}
+
+void StoredCollection::set_create_ticket(const Ticket& ticket) {
+  MutexLock lock(state_mutex_);
+  create_ticket_ = ticket;
+}
+
+Ticket StoredCollection::create_ticket() const {
+  MutexLock lock(state_mutex_);
+  return create_ticket_;
+}
+
+void StoredCollection::set_drop_ticket(const std::optional<Ticket>& ticket) {
+  MutexLock lock(state_mutex_);
+  drop_ticket_ = ticket;
+}
+
+std::optional<Ticket> StoredCollection::drop_ticket() const {
+  MutexLock lock(state_mutex_);
+  return drop_ticket_;
 }
 
 Status StoredCollection::noted(Status status) const {
@@ -113,30 +111,59 @@ Result<std::optional<Kill>> StoredCollection::live_row(const PointId& id) const 
   return std::optional<Kill>();
 }
 
-Result<StoredCollection::Resolved> StoredCollection::resolve(std::span<const PointId> ids) const {
+/// In the order of the last uses. By sorting, because ids are the client's: no choice of them makes
+/// it slower.
+std::vector<StoredCollection::Use> StoredCollection::uses_of(std::span<const PointId> ids) {
+  std::vector<size_t> order(ids.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    const std::strong_ordering by_id = ids[a] <=> ids[b];
+    return by_id != std::strong_ordering::equal ? by_id < 0 : a < b;
+  });
+  std::vector<Use> out;
+  out.reserve(ids.size());
+  for (const size_t i : order) {
+    if (!out.empty() && ids[out.back().last] == ids[i]) {
+      out.back().last = i;
+    } else {
+      out.push_back({i, i});
+    }
+  }
+  std::sort(out.begin(), out.end(), [](const Use& a, const Use& b) { return a.last < b.last; });
+  return out;
+}
+
+Result<StoredCollection::Resolved> StoredCollection::resolve(std::span<const PointId> ids,
+                                                             std::span<const Use> uses) const {
   Resolved out;
-  out.winners = last_uses(ids);
-  out.exists.reserve(out.winners.size());
-  for (const size_t i : out.winners) {
-    ASSIGN_OR_RETURN(const std::optional<Kill> old, live_row(ids[i]));
+  out.exists.reserve(uses.size());
+  for (const Use& use : uses) {
+    ASSIGN_OR_RETURN(const std::optional<Kill> old, live_row(ids[use.last]));
     out.exists.push_back(old.has_value());
     if (old) out.kills.push_back(*old);
   }
   return out;
 }
 
-Status StoredCollection::reserve(const UpsertOp& op, const Resolved& resolved) {
-  const uint64_t created = resolved.winners.size() - resolved.kills.size();
+uint64_t StoredCollection::bytes_of(const UpsertOp& op, std::span<const Use> uses) {
+  uint64_t bytes = 0;
+  for (const Use& use : uses) {
+    bytes += OpenSegment::row_bytes(op.dimension, op.ids[use.last].text().size(),
+                                    op.payloads[use.last].size());
+  }
+  return bytes;
+}
+
+Status StoredCollection::reserve(const UpsertOp& op, std::span<const Use> uses,
+                                 const Resolved& resolved) {
+  const uint64_t created = uses.size() - resolved.kills.size();
   const uint64_t cap = context_->options.points_per_collection_max;
   if (created > 0 && working_.points + created > cap) {
     return resource_exhausted("collection is at its cap of " + std::to_string(cap) +
                               " points: holds " + std::to_string(working_.points) + ", adding " +
                               std::to_string(created));
   }
-  uint64_t bytes = 0;
-  for (const size_t i : resolved.winners) {
-    bytes += OpenSegment::row_bytes(op.dimension, op.ids[i].text().size(), op.payloads[i].size());
-  }
+  const uint64_t bytes = bytes_of(op, uses);
   if (!context_->budget.try_reserve(bytes)) {
     return resource_exhausted("memory budget of " + std::to_string(context_->budget.limit()) +
                               " bytes is used up: " + std::to_string(context_->budget.used()) +
@@ -162,16 +189,19 @@ void StoredCollection::kill_rows(const std::vector<Kill>& kills) {
   working_.points -= kills.size();
 }
 
-void StoredCollection::apply(const UpsertOp& op, const Resolved& resolved) {
+void StoredCollection::apply_upsert(const UpsertOp& op, std::span<const Use> uses,
+                                    const Resolved& resolved) {
   kill_rows(resolved.kills);
-  for (const size_t i : resolved.winners) open_->append(op.ids[i], op.row(i), op.payloads[i]);
-  working_.points += resolved.winners.size();
+  for (const Use& use : uses) {
+    open_->append(op.ids[use.last], op.row(use.last), op.payloads[use.last]);
+  }
+  working_.points += uses.size();
   SegmentView& view = working_.segments.back();
   view.rows = open_->rows_appended();
   view.kills_count = kills_.back().second.size();
 }
 
-void StoredCollection::apply(const RemoveOp&, const Resolved& resolved) {
+void StoredCollection::apply_remove(const Resolved& resolved) {
   kill_rows(resolved.kills);
   working_.segments.back().kills_count = kills_.back().second.size();
 }
@@ -218,13 +248,14 @@ void StoredCollection::publish_through(const Ticket& ticket) {
 
 void StoredCollection::roll_back() {
   generation_ = context_->storage->generation();
-  // The outcomes of an old generation are known, so commit answers at once.
+  // The outcomes of an old generation are known, so commit answers at once. Writes of the current
+  // one are here after a failed sync only; those before it are committed.
   std::shared_ptr<const View> latest;
   for (const Pending& pending : pending_) {
-    if (pending.ticket.generation == generation_ ||
-        !context_->storage->commit(pending.ticket).ok()) {
-      break;
-    }
+    const bool committed = pending.ticket.generation == generation_
+                               ? pending.ticket.lsn <= context_->storage->committed_lsn()
+                               : context_->storage->commit(pending.ticket).ok();
+    if (!committed) break;
     latest = pending.view;
     published_lsn_ = pending.ticket.lsn;
   }
@@ -233,13 +264,15 @@ void StoredCollection::roll_back() {
   if (latest != nullptr) published_.set(std::move(latest));
   working_ = *published_.get();
   // Kills by writes that never happened are forgotten with them.
+  std::vector<std::pair<SegmentId, std::vector<Kill>>> kept;
   for (const SegmentView& view : working_.segments) {
     for (auto& [segment, kills] : kills_) {
-      if (segment == view.segment->id() && kills.size() > view.kills_count) {
-        kills.resize(view.kills_count);
-      }
+      if (segment != view.segment->id()) continue;
+      if (kills.size() > view.kills_count) kills.resize(view.kills_count);
+      kept.emplace_back(segment, std::move(kills));
     }
   }
+  kills_ = std::move(kept);
   retire_open();
 }
 
@@ -255,20 +288,18 @@ std::shared_ptr<const View> StoredCollection::snapshot() {
 }
 
 Result<UpsertResult> StoredCollection::upsert_locked(std::string& record, const UpsertOp& op,
-                                                     Ticket* ticket) {
+                                                     std::span<const Use> uses, Ticket* ticket) {
   const MonotonicTime start = context_->clock->now();
-  ASSIGN_OR_RETURN(const Resolved resolved, noted(resolve(op.ids)));
-  RETURN_IF_ERROR(reserve(op, resolved));
-  apply(op, resolved);
+  ASSIGN_OR_RETURN(const Resolved resolved, noted(resolve(op.ids, uses)));
+  RETURN_IF_ERROR(reserve(op, uses, resolved));
+  apply_upsert(op, uses, resolved);
   ASSIGN_OR_RETURN(*ticket, log(std::move(record)));
   context_->metrics.write_apply_time.observe_us(elapsed_us(start, context_->clock->now()));
   UpsertResult out;
   out.created_flags.resize(op.ids.size());
   out.updated = resolved.kills.size();
-  out.created = resolved.winners.size() - resolved.kills.size();
-  for (size_t w = 0; w < resolved.winners.size(); ++w) {
-    out.created_flags[resolved.winners[w]] = !resolved.exists[w];
-  }
+  out.created = uses.size() - resolved.kills.size();
+  for (size_t i = 0; i < uses.size(); ++i) out.created_flags[uses[i].first] = !resolved.exists[i];
   return out;
 }
 
@@ -277,31 +308,47 @@ Result<UpsertResult> StoredCollection::upsert(std::span<const Point> points, Dea
   RETURN_IF_ERROR(call.status());
   if (points.empty()) return invalid_argument("points must not be empty");
   ASSIGN_OR_RETURN(std::string record, encode_upsert(uid_, options_, points));
-  ASSIGN_OR_RETURN(const Op op, decode_op(as_bytes_of(record)));
+  ASSIGN_OR_RETURN(const Op decoded, decode_op(as_bytes_of(record)));
+  const UpsertOp& op = std::get<UpsertOp>(decoded);
+  const std::vector<Use> uses = uses_of(op.ids);
   Ticket ticket;
   UpsertResult out;
   {
     MutexLock lock(mutex_);
     RETURN_IF_ERROR(ready_to_write(deadline));
-    ASSIGN_OR_RETURN(out, upsert_locked(record, std::get<UpsertOp>(op), &ticket));
+    ASSIGN_OR_RETURN(out, upsert_locked(record, op, uses, &ticket));
   }
   RETURN_IF_ERROR(finish_write(ticket));
   return out;
 }
 
-Result<uint64_t> StoredCollection::remove_locked(std::span<const PointId> ids, Ticket* ticket) {
-  ASSIGN_OR_RETURN(const Resolved resolved, noted(resolve(ids)));
+std::optional<Ticket> StoredCollection::pending_ticket() const {
+  return pending_.empty() ? std::nullopt : std::optional<Ticket>(pending_.back().ticket);
+}
+
+Status StoredCollection::check_id_types(std::span<const PointId> ids) const {
+  for (const PointId& id : ids) {
+    if (id.type() != options_.id_type) {
+      return invalid_argument("ids must be of the collection's id type");
+    }
+  }
+  return {};
+}
+
+Result<uint64_t> StoredCollection::remove_locked(std::span<const PointId> ids,
+                                                 std::span<const Use> uses, Ticket* ticket) {
+  ASSIGN_OR_RETURN(const Resolved resolved, noted(resolve(ids, uses)));
   if (resolved.kills.empty()) return uint64_t{0};
   std::vector<PointId> present;
-  for (size_t w = 0; w < resolved.winners.size(); ++w) {
-    if (resolved.exists[w]) present.push_back(ids[resolved.winners[w]]);
+  for (size_t i = 0; i < uses.size(); ++i) {
+    if (resolved.exists[i]) present.push_back(ids[uses[i].last]);
   }
   std::string record = encode_remove(uid_, options_.id_type, present);
   if (record.size() > kRecordBytesMax) {
     return invalid_argument("ids: one delete takes at most " + std::to_string(kRecordBytesMax) +
                             " bytes of ids: got " + std::to_string(record.size()));
   }
-  apply(RemoveOp{uid_, {}}, resolved);
+  apply_remove(resolved);
   ASSIGN_OR_RETURN(*ticket, log(std::move(record)));
   return static_cast<uint64_t>(resolved.kills.size());
 }
@@ -309,19 +356,22 @@ Result<uint64_t> StoredCollection::remove_locked(std::span<const PointId> ids, T
 Result<uint64_t> StoredCollection::remove(std::span<const PointId> ids, Deadline deadline) {
   const CallScope call(*context_);
   RETURN_IF_ERROR(call.status());
-  for (const PointId& id : ids) {
-    if (id.type() != options_.id_type) {
-      return invalid_argument("ids must be of the collection's id type");
-    }
-  }
+  RETURN_IF_ERROR(check_id_types(ids));
+  const std::vector<Use> uses = uses_of(ids);
   Ticket ticket;
+  std::optional<Ticket> rests_on;
   uint64_t removed = 0;
   {
     MutexLock lock(mutex_);
     RETURN_IF_ERROR(ready_to_write(deadline));
-    ASSIGN_OR_RETURN(removed, remove_locked(ids, &ticket));
+    rests_on = pending_ticket();
+    ASSIGN_OR_RETURN(removed, remove_locked(ids, uses, &ticket));
   }
-  if (removed > 0) RETURN_IF_ERROR(finish_write(ticket));
+  if (removed > 0) {
+    RETURN_IF_ERROR(finish_write(ticket));
+  } else if (rests_on) {
+    RETURN_IF_ERROR(context_->storage->commit(*rests_on));
+  }
   return removed;
 }
 
@@ -329,15 +379,21 @@ Result<uint64_t> StoredCollection::remove_matching(const Filter& filter, Deadlin
   const CallScope call(*context_);
   RETURN_IF_ERROR(call.status());
   Ticket ticket;
+  std::optional<Ticket> rests_on;
   uint64_t removed = 0;
   {
     MutexLock lock(mutex_);
     RETURN_IF_ERROR(ready_to_write(deadline));
+    rests_on = pending_ticket();
     ASSIGN_OR_RETURN(const std::vector<PointId> ids,
                      noted(matching_ids(working_, options_.id_type, filter)));
-    ASSIGN_OR_RETURN(removed, remove_locked(ids, &ticket));
+    ASSIGN_OR_RETURN(removed, remove_locked(ids, uses_of(ids), &ticket));
   }
-  if (removed > 0) RETURN_IF_ERROR(finish_write(ticket));
+  if (removed > 0) {
+    RETURN_IF_ERROR(finish_write(ticket));
+  } else if (rests_on) {
+    RETURN_IF_ERROR(context_->storage->commit(*rests_on));
+  }
   return removed;
 }
 
@@ -346,29 +402,49 @@ Result<uint64_t> StoredCollection::change_payloads(std::span<const PointId> ids,
                                                    Change change) {
   const CallScope call(*context_);
   RETURN_IF_ERROR(call.status());
+  RETURN_IF_ERROR(check_id_types(ids));
+  const std::vector<Use> uses = uses_of(ids);
+  // The record carries whole points (replay must not need the old copy), so it bounds the call.
+  const uint64_t row_bytes = uint64_t{options_.dimension} * sizeof(float);
+  if (uses.size() > kRecordBytesMax / row_bytes) {
+    return invalid_argument("points: one change takes at most " +
+                            std::to_string(kRecordBytesMax / row_bytes) + " points: got " +
+                            std::to_string(uses.size()));
+  }
   Ticket ticket;
+  std::optional<Ticket> rests_on;
+  std::optional<PointId> unknown;
   std::vector<Point> changed;
   {
     MutexLock lock(mutex_);
     RETURN_IF_ERROR(ready_to_write(deadline));
-    for (const size_t i : last_uses(ids)) {
-      const PointId& id = ids[i];
+    rests_on = pending_ticket();
+    for (const Use& use : uses) {
       ASSIGN_OR_RETURN(std::optional<Point> point,
-                       noted(read_point(working_, options_, id, GetOptions{})));
-      if (!point) return not_found("point does not exist: " + id.to_string());
+                       noted(read_point(working_, options_, ids[use.last], GetOptions{})));
+      if (!point) {
+        unknown = ids[use.last];
+        break;
+      }
       Payload before = point->payload;
       change(point->payload);
       if (point->payload != before) changed.push_back(std::move(*point));
     }
-    if (changed.empty()) return uint64_t{0};
-    // The record carries whole points: replay must not need the old copy.
-    ASSIGN_OR_RETURN(std::string record, encode_upsert(uid_, options_, changed));
-    ASSIGN_OR_RETURN(const Op op, decode_op(as_bytes_of(record)));
-    ASSIGN_OR_RETURN(const UpsertResult result,
-                     upsert_locked(record, std::get<UpsertOp>(op), &ticket));
-    CHECK_EQ(result.created, uint64_t{0});
+    if (!unknown && !changed.empty()) {
+      ASSIGN_OR_RETURN(std::string record, encode_upsert(uid_, options_, changed));
+      ASSIGN_OR_RETURN(const Op decoded, decode_op(as_bytes_of(record)));
+      const UpsertOp& op = std::get<UpsertOp>(decoded);
+      ASSIGN_OR_RETURN(const UpsertResult result,
+                       upsert_locked(record, op, uses_of(op.ids), &ticket));
+      CHECK_EQ(result.created, uint64_t{0});
+    }
   }
-  RETURN_IF_ERROR(finish_write(ticket));
+  if (!unknown && !changed.empty()) {
+    RETURN_IF_ERROR(finish_write(ticket));
+  } else if (rests_on) {
+    RETURN_IF_ERROR(context_->storage->commit(*rests_on));
+  }
+  if (unknown) return not_found("point does not exist: " + unknown->to_string());
   return static_cast<uint64_t>(changed.size());
 }
 
@@ -397,10 +473,8 @@ Result<GetResult> StoredCollection::get(std::span<const PointId> ids,
   RETURN_IF_ERROR(call.status());
   ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
   GetResult out;
+  RETURN_IF_ERROR(check_id_types(ids));
   for (const PointId& id : ids) {
-    if (id.type() != options_.id_type) {
-      return invalid_argument("ids must be of the collection's id type");
-    }
     ASSIGN_OR_RETURN(std::optional<Point> point, noted(read_point(*view, options_, id, options)));
     if (point) {
       out.points.push_back(std::move(*point));
@@ -520,15 +594,13 @@ Status StoredCollection::replay(Lsn lsn, const UpsertOp& op) {
   if (op.dimension != options_.dimension || op.id_type != options_.id_type) {
     return noted(corruption("a log record does not fit its collection"));
   }
-  ASSIGN_OR_RETURN(const Resolved resolved, noted(resolve(op.ids)));
-  uint64_t bytes = 0;
-  for (const size_t i : resolved.winners) {
-    bytes += OpenSegment::row_bytes(op.dimension, op.ids[i].text().size(), op.payloads[i].size());
-  }
+  const std::vector<Use> uses = uses_of(op.ids);
+  ASSIGN_OR_RETURN(const Resolved resolved, noted(resolve(op.ids, uses)));
+  const uint64_t bytes = bytes_of(op, uses);
   // What was acknowledged must come back, whatever the budget says now.
   context_->budget.reserve_always(bytes);
   open_->adopt_reservation(bytes);
-  apply(op, resolved);
+  apply_upsert(op, uses, resolved);
   last_.lsn = lsn;
   return {};
 }
@@ -536,13 +608,11 @@ Status StoredCollection::replay(Lsn lsn, const UpsertOp& op) {
 Status StoredCollection::replay(Lsn lsn, const RemoveOp& op) {
   if (lsn <= catalogued.applied || quarantined_) return {};
   MutexLock lock(mutex_);
-  for (const PointId& id : op.ids) {
-    if (id.type() != options_.id_type) {
-      return noted(corruption("a log record does not fit its collection"));
-    }
+  if (!check_id_types(op.ids).ok()) {
+    return noted(corruption("a log record does not fit its collection"));
   }
-  ASSIGN_OR_RETURN(const Resolved resolved, noted(resolve(op.ids)));
-  apply(op, resolved);
+  ASSIGN_OR_RETURN(const Resolved resolved, noted(resolve(op.ids, uses_of(op.ids))));
+  apply_remove(resolved);
   last_.lsn = lsn;
   return {};
 }
@@ -586,7 +656,8 @@ Status StoredCollection::publish_frozen(const Ticket& last) {
 
 std::vector<SegmentView> StoredCollection::sealed_segments() const {
   std::vector<SegmentView> out;
-  for (const SegmentView& view : published_.get()->segments) {
+  const std::shared_ptr<const View> published = published_.get();
+  for (const SegmentView& view : published->segments) {
     if (view.segment->sealed()) out.push_back(view);
   }
   return out;
@@ -657,7 +728,10 @@ Status StoredCollection::replace(const std::vector<SegmentView>& removed,
     ASSIGN_OR_RETURN(View view, noted(replaced(*entry.view, removed, replacement)));
     pending.push_back(std::make_shared<const View>(std::move(view)));
   }
-  for (auto& [segment, kills] : kills_) {
+  auto all_kills = kills_;
+  std::erase_if(all_kills,
+                [&](const auto& entry) { return find_segment(removed, entry.first) != nullptr; });
+  for (auto& [segment, kills] : all_kills) {
     for (Kill& kill : kills) {
       const SegmentView* base = find_segment(removed, kill.segment);
       if (base == nullptr || base->dead->contains(kill.row) || replacement == nullptr) continue;
@@ -666,8 +740,8 @@ Status StoredCollection::replace(const std::vector<SegmentView>& removed,
       kill.segment = replacement->id();
     }
   }
-  std::erase_if(kills_,
-                [&](const auto& entry) { return find_segment(removed, entry.first) != nullptr; });
+  // Nothing below can fail.
+  kills_ = std::move(all_kills);
   working_ = std::move(working);
   for (size_t i = 0; i < pending.size(); ++i) pending_[i].view = std::move(pending[i]);
   published_.set(std::make_shared<const View>(std::move(published)));

@@ -111,16 +111,24 @@ class StoredCollection final : public Collection {
   };
   Catalogued catalogued;
 
-  /// Set by the engine when its drop record is in the log, for the catalog.
-  std::atomic<Lsn> dropped_lsn{0};
+  /// The record that created it; its outcome decides whether the collection exists.
+  void set_create_ticket(const Ticket& ticket) EXCLUDES(state_mutex_);
+  Ticket create_ticket() const EXCLUDES(state_mutex_);
+  /// The record that drops it, from when it is in the log until it is known to be refused.
+  void set_drop_ticket(const std::optional<Ticket>& ticket) EXCLUDES(state_mutex_);
+  std::optional<Ticket> drop_ticket() const EXCLUDES(state_mutex_);
   /// False until its create record is committed.
   std::atomic<bool> visible{false};
 
  private:
+  /// The uses of one id in a batch: the last one wins.
+  struct Use {
+    size_t first;
+    size_t last;
+  };
   /// For each id to write: where its live row is now.
   struct Resolved {
-    std::vector<size_t> winners;  // positions in the op, last use of each id, ascending
-    std::vector<bool> exists;     // for each winner
+    std::vector<bool> exists;  // for each use
     std::vector<Kill> kills;
   };
   struct Pending {
@@ -143,18 +151,28 @@ class StoredCollection final : public Collection {
 
   // The write path, in order.
   Status ready_to_write(Deadline deadline) REQUIRES(mutex_);
-  Result<Resolved> resolve(std::span<const PointId> ids) const REQUIRES(mutex_);
+  static std::vector<Use> uses_of(std::span<const PointId> ids);
+  Result<Resolved> resolve(std::span<const PointId> ids, std::span<const Use> uses) const
+      REQUIRES(mutex_);
   Result<std::optional<Kill>> live_row(const PointId& id) const REQUIRES(mutex_);
-  Status reserve(const UpsertOp& op, const Resolved& resolved) REQUIRES(mutex_);
-  void apply(const UpsertOp& op, const Resolved& resolved) REQUIRES(mutex_);
-  void apply(const RemoveOp& op, const Resolved& resolved) REQUIRES(mutex_);
+  static uint64_t bytes_of(const UpsertOp& op, std::span<const Use> uses);
+  Status reserve(const UpsertOp& op, std::span<const Use> uses, const Resolved& resolved)
+      REQUIRES(mutex_);
+  void apply_upsert(const UpsertOp& op, std::span<const Use> uses, const Resolved& resolved)
+      REQUIRES(mutex_);
+  void apply_remove(const Resolved& resolved) REQUIRES(mutex_);
   void kill_rows(const std::vector<Kill>& kills) REQUIRES(mutex_);
   Result<Ticket> log(std::string record) REQUIRES(mutex_);
   Status finish_write(const Ticket& ticket) EXCLUDES(mutex_);
   /// `op` is decoded from `record`, which is moved into the log.
-  Result<UpsertResult> upsert_locked(std::string& record, const UpsertOp& op, Ticket* ticket)
-      REQUIRES(mutex_);
-  Result<uint64_t> remove_locked(std::span<const PointId> ids, Ticket* ticket) REQUIRES(mutex_);
+  Result<UpsertResult> upsert_locked(std::string& record, const UpsertOp& op,
+                                     std::span<const Use> uses, Ticket* ticket) REQUIRES(mutex_);
+  Result<uint64_t> remove_locked(std::span<const PointId> ids, std::span<const Use> uses,
+                                 Ticket* ticket) REQUIRES(mutex_);
+  /// The write that an answer of "nothing to do" rests on, if that is not committed yet: such an
+  /// answer must not tell of what a crash could undo.
+  std::optional<Ticket> pending_ticket() const REQUIRES(mutex_);
+  Status check_id_types(std::span<const PointId> ids) const;
   template <typename Change>
   Result<uint64_t> change_payloads(std::span<const PointId> ids, Deadline deadline, Change change);
 
@@ -187,8 +205,10 @@ class StoredCollection final : public Collection {
   Lsn published_lsn_ GUARDED_BY(mutex_) = 0;  // of the newest published write
   uint64_t generation_ GUARDED_BY(mutex_) = 0;
 
-  mutable Mutex reason_mutex_;
-  mutable std::string reason_ GUARDED_BY(reason_mutex_);
+  mutable Mutex state_mutex_;
+  mutable std::string reason_ GUARDED_BY(state_mutex_);
+  Ticket create_ticket_ GUARDED_BY(state_mutex_);
+  std::optional<Ticket> drop_ticket_ GUARDED_BY(state_mutex_);
 };
 
 }  // namespace aionbd
