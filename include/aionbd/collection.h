@@ -46,6 +46,7 @@ struct ListRequest {
   const Filter* filter = nullptr;
   bool include_payload = false;
   bool include_values = false;
+  Deadline deadline = kNoDeadline;
 };
 
 struct ListPage {
@@ -56,13 +57,22 @@ struct ListPage {
 
 enum class SearchMode : uint8_t { kExact, kIvf, kGraph, kAuto };
 
+/// Widest walk that may be asked for: beyond, reading everything is cheaper.
+inline constexpr uint32_t kSearchParamMax = 4096;
+
+/// What mode auto aims at when the caller names no target.
+inline constexpr double kAutoTargetRecall = 0.95;
+
 struct SearchRequest {
   std::span<const float> query;  // float[dimension], finite
   std::optional<Metric> metric;  // unset: the collection's, else dot
   uint32_t limit = 10;           // >= 1
   uint32_t offset = 0;           // best hits to skip
   SearchMode mode = SearchMode::kAuto;
-  std::optional<double> target_recall;  // (0, 1]
+  std::optional<double> target_recall;  // (0, 1]; mode auto: kAutoTargetRecall when unset
+  /// Mode graph: the width of the walk (ef_search) instead of a calibrated one;
+  /// 1..kSearchParamMax.
+  std::optional<uint32_t> param;
   const Filter* filter = nullptr;
   std::optional<float> score_threshold;  // keeps >= for dot and cosine, <= for l2
   bool include_payload = true;
@@ -76,7 +86,8 @@ struct SegmentPlan {
   uint64_t segment_id = 0;
   std::string plan;  // "exact scan", "exact scan of matches", "open rows", ...
   uint64_t rows = 0;
-  uint64_t candidates = 0;  // rows whose distance was computed
+  uint64_t candidates = 0;  // rows whose exact distance was computed
+  uint64_t estimated = 0;   // rows whose distance was estimated or bounded from codes
 };
 
 struct SearchResult {
@@ -96,6 +107,24 @@ struct SearchBatchRequest {
   SearchRequest common;  // `common.query` is not used
 };
 
+/// What a calibrated index finds at one setting, measured on held-out rows.
+struct RecallCurvePoint {
+  uint32_t k = 0;
+  uint32_t ef = 0;
+  double recall = 0;      // mean
+  double recall_low = 0;  // lower 95 % confidence bound
+};
+
+/// One index of one segment.
+struct IndexStats {
+  Metric metric = Metric::kDot;
+  std::string kind;   // "graph"
+  std::string codec;  // what rows are coded as, and why
+  uint64_t disk_bytes = 0;
+  uint64_t hot_bytes = 0;  // read at random by searches: codes and edges
+  std::vector<RecallCurvePoint> curve;
+};
+
 struct SegmentStats {
   uint64_t id = 0;
   bool sealed = false;
@@ -103,6 +132,7 @@ struct SegmentStats {
   uint64_t rows_deleted = 0;
   uint64_t disk_bytes = 0;
   uint64_t memory_bytes = 0;
+  std::vector<IndexStats> indexes;
 };
 
 struct CollectionStats {
@@ -110,6 +140,7 @@ struct CollectionStats {
   std::vector<SegmentStats> segments;
   uint64_t disk_bytes = 0;
   uint64_t memory_bytes = 0;
+  uint64_t index_bytes = 0;  // on disk, all indexes
 };
 
 /// Thread safety: safe. Readers see one consistent state for the whole call and never wait for a
@@ -135,7 +166,8 @@ class Collection {
   /// Returns how many were there.
   virtual Result<uint64_t> remove(std::span<const PointId> ids,
                                   Deadline deadline = kNoDeadline) = 0;
-  /// Deletes every point that matches, in one record. Returns how many.
+  /// Deletes every point that matches, in one record. Returns how many. Out of time while looking
+  /// for them: deadline_exceeded, and nothing changed.
   virtual Result<uint64_t> remove_matching(const Filter& filter,
                                            Deadline deadline = kNoDeadline) = 0;
 
@@ -149,9 +181,11 @@ class Collection {
                                                Deadline deadline = kNoDeadline) = 0;
 
   virtual Result<GetResult> get(std::span<const PointId> ids, const GetOptions& options) const = 0;
+  /// Errors: invalid_argument, deadline_exceeded.
   virtual Result<ListPage> list(const ListRequest& request) const = 0;
-  /// Live points, or those that match. Cost: O(1) without a filter.
-  virtual Result<uint64_t> count(const Filter* filter) const = 0;
+  /// Live points, or those that match. Errors: invalid_argument, deadline_exceeded.
+  /// Cost: O(1) without a filter.
+  virtual Result<uint64_t> count(const Filter* filter, Deadline deadline = kNoDeadline) const = 0;
 
   /// The `limit` best points. Fewer only when fewer match. Errors: invalid_argument (dimension,
   /// non-finite or, for cosine, zero query; mode ivf with too few points), deadline_exceeded.
@@ -161,7 +195,8 @@ class Collection {
       const SearchBatchRequest& request) const = 0;
 
   virtual Result<CollectionStats> stats() const = 0;
-  /// Seals the open rows and merges all segments into as few as possible.
+  /// Seals the open rows, merges all segments into as few as possible and builds their indexes.
+  /// Takes as long as that takes; writes go on meanwhile.
   virtual Status optimize() = 0;
 };
 

@@ -54,6 +54,8 @@ class Database {
 
   /// Name of the instruction set the distance kernels use, e.g. "avx512".
   static std::string_view simd_target();
+  /// Those this CPU can run, the best first: the values that AIONBD_SIMD may have here.
+  static std::vector<std::string_view> simd_targets();
 };
 
 /// "0.1.0".

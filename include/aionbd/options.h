@@ -54,6 +54,11 @@ struct DatabaseOptions {
   bool async_checkpoints = false;
   /// Segments of one collection that make compaction start.
   uint32_t compact_after = 64;
+  /// Pause between two index builds in the background.
+  std::chrono::milliseconds index_build_cooldown{1000};
+  /// Open stored indexes and build missing ones from the start, not at the first search that wants
+  /// them.
+  bool index_warmup_on_boot = true;
   /// Threads one large search may use, the caller's included. 0 = one per core.
   uint32_t search_threads = 0;
 

@@ -37,6 +37,7 @@ CommandRun declare_serve(CLI::App& app);
 CommandRun declare_healthcheck(CLI::App& app);
 CommandRun declare_import(CLI::App& app);
 CommandRun declare_export(CLI::App& app);
+CommandRun declare_bench(CLI::App& app);
 CommandRun declare_inspect(CLI::App& app);
 CommandRun declare_version(CLI::App& app);
 

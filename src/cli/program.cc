@@ -25,6 +25,7 @@ constexpr Command kCommands[] = {
     {"healthcheck", "Ask a server whether it is ready (exit 0 or 1)", declare_healthcheck},
     {"import", "Fill a collection from a file", declare_import},
     {"export", "Write a collection to a file", declare_export},
+    {"bench", "Measure recall and speed on a benchmark file", declare_bench},
     {"inspect", "Print the tables of settings, routes and metrics", declare_inspect},
     {"version", "Print the version", declare_version},
 };

@@ -1,6 +1,7 @@
 #include "cli/program.h"
 
 #include <gtest/gtest.h>
+#include <stdlib.h>
 
 #include "cli/command.h"
 
@@ -17,6 +18,14 @@ TEST(ProgramTest, UsageErrorsExit64AndHelpExits0) {
   EXPECT_EQ(run_program({"import", "--collection", "c", "--batch", "0", "f"}), kExitUsage);
   EXPECT_EQ(run_program({"import", "--collection", "c", "--url", "ftp://x", "f"}), kExitUsage);
   EXPECT_EQ(run_program({"version"}), kExitOk);
+}
+
+TEST(ProgramTest, ServeRefusesKernelsThatAreNotThere) {
+  ASSERT_EQ(setenv("AIONBD_SIMD", "bogus", 1), 0);
+  // Were it to start, the directory would end it with another code.
+  const int code = run_program({"serve", "--bind", "127.0.0.1:0", "--data-dir", "/dev/null/data"});
+  unsetenv("AIONBD_SIMD");
+  EXPECT_EQ(code, kExitUsage);
 }
 
 TEST(ProgramTest, NearMissesAreOffered) {

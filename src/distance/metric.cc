@@ -170,6 +170,12 @@ std::string_view simd_target_name() {
   return kernels().name;
 }
 
+std::vector<std::string_view> simd_target_names() {
+  std::vector<std::string_view> names;
+  for (const Kernels* each : supported_kernels()) names.push_back(each->name);
+  return names;
+}
+
 size_t select_at_most(const float* values, const float* thresholds, size_t n, uint32_t* indexes) {
   return kernels().select_each(values, thresholds, n, indexes);
 }

@@ -127,5 +127,7 @@ size_t select_at_most(const float* values, float threshold, size_t n, uint32_t* 
 
 /// Name of the instruction set in use: "avx512", "avx2", "sse4", "neon", "scalar", ...
 std::string_view simd_target_name();
+/// Those this CPU can run, the best first, scalar last.
+std::vector<std::string_view> simd_target_names();
 
 }  // namespace aionbd

@@ -1,12 +1,15 @@
 #include "engine/catalog.h"
 
+#include <algorithm>
 #include <set>
 
 namespace aionbd {
 
 namespace {
-constexpr uint32_t kCatalogVersion = 1;
-constexpr size_t kEntryBytesMin = 8 + 8 + 4 + 8 + 4;  // bounds the reserve by the bytes there are
+constexpr uint32_t kCatalogVersion = 2;
+constexpr size_t kIndexBytes = 8 + 4 + 8;
+constexpr size_t kEntryBytesMin =
+    8 + 8 + 4 + 8 + 4 + 4;  // bounds the reserve by the bytes there are
 }  // namespace
 
 std::string encode_catalog(const Catalog& catalog) {
@@ -22,6 +25,12 @@ std::string encode_catalog(const Catalog& catalog) {
     encoder.put(entry.applied);
     encoder.put(static_cast<uint32_t>(entry.segments.size()));
     for (const SegmentId id : entry.segments) encoder.put(id);
+    encoder.put(static_cast<uint32_t>(entry.indexes.size()));
+    for (const CataloguedIndex& index : entry.indexes) {
+      encoder.put(index.segment);
+      encoder.put(static_cast<uint32_t>(index.metric));
+      encoder.put(index.file);
+    }
   }
   return out;
 }
@@ -49,6 +58,23 @@ Result<Catalog> decode_catalog(std::string_view bytes) {
       return corruption("manifest: catalog entry is malformed");
     }
     for (uint32_t s = 0; s < segments; ++s) entry.segments.push_back(decoder.get<uint64_t>());
+    const auto indexes = decoder.get<uint32_t>();
+    if (!decoder.ok() || indexes > decoder.remaining() / kIndexBytes) {
+      return corruption("manifest: catalog entry is malformed");
+    }
+    for (uint32_t n = 0; n < indexes; ++n) {
+      CataloguedIndex index;
+      index.segment = decoder.get<uint64_t>();
+      const auto metric = decoder.get<uint32_t>();
+      index.file = decoder.get<uint64_t>();
+      const bool known = std::find(entry.segments.begin(), entry.segments.end(), index.segment) !=
+                         entry.segments.end();
+      if (metric > static_cast<uint32_t>(Metric::kCosine) || !known) {
+        return corruption("manifest: catalog names an index of no segment");
+      }
+      index.metric = static_cast<Metric>(metric);
+      entry.indexes.push_back(index);
+    }
     out.collections.push_back(std::move(entry));
   }
   if (!decoder.finished()) return corruption("manifest: bytes after the catalog");

@@ -11,12 +11,20 @@
 
 namespace aionbd {
 
+/// A file that holds an index of a segment.
+struct CataloguedIndex {
+  SegmentId segment = 0;
+  Metric metric = Metric::kDot;
+  SegmentId file = 0;
+};
+
 struct CatalogEntry {
   CollectionUid uid = 0;
   std::string name;
   CollectionOptions options;
   Lsn applied = 0;  // records up to here are in the segments
   std::vector<SegmentId> segments;
+  std::vector<CataloguedIndex> indexes;
 };
 
 struct Catalog {

@@ -35,6 +35,7 @@ struct EngineContext {
   std::unique_ptr<ThreadPool> pool;
   std::function<void()> after_write;  // runs or schedules the maintenance a write made due
   std::function<Status(StoredCollection&)> optimize;
+  std::function<void()> index_wanted = [] {};  // an index may be missing now
 
   // Own synchronisation.
   MemoryBudget budget;

@@ -8,6 +8,7 @@
 #include "distance/metric.h"
 #include "engine/catalog.h"
 #include "engine/context.h"
+#include "engine/index_keeper.h"
 #include "engine/maintenance.h"
 #include "engine/stored_collection.h"
 
@@ -65,11 +66,12 @@ class Engine final : public Database {
   std::shared_ptr<StoredCollection> find_name(std::string_view name) const REQUIRES(mutex_);
   void forget(const StoredCollection& collection);
   Status ready_to_write(Deadline deadline) const;
-  Result<Ticket> log(const std::string& record);
+  Result<Ticket> log(std::string record);
   void count_write();
 
   const std::shared_ptr<EngineContext> context_;
   std::unique_ptr<Maintenance> maintenance_;  // constant after recover
+  std::unique_ptr<IndexKeeper> keeper_;       // constant after recover
 
   /// The name map. Lock order: this, a collection's write lock, storage's log lock.
   mutable Mutex mutex_;
@@ -77,9 +79,12 @@ class Engine final : public Database {
 };
 
 Engine::~Engine() {
+  // First, so that a build in progress is given up and an optimize call can return.
+  if (keeper_ != nullptr) keeper_->stop();
   context_->close();
   if (maintenance_ != nullptr) maintenance_->stop();
-  maintenance_.reset();
+  maintenance_.reset();  // its last job may still wake the keeper
+  keeper_.reset();
   // Handles may outlive us; the storage, and with it the directory lock, does not.
   context_->pool.reset();
   context_->storage.reset();
@@ -128,10 +133,11 @@ Status Engine::recover() {
     auto collection =
         std::make_shared<StoredCollection>(context_, entry.uid, entry.name, entry.options);
     const Status loaded = collection->load(entry.segments, entry.applied);
+    collection->catalogued.indexes = entry.indexes;
     if (!loaded.ok()) {
       // One damaged collection does not stop the others; its files stay for repair.
       if (loaded.code() != Code::kCorruption && loaded.code() != Code::kNotFound) return loaded;
-      collection->catalogued = {entry.segments, entry.applied};
+      collection->catalogued = {entry.segments, entry.applied, entry.indexes};
       collection->quarantine(loaded.message());
     }
     collections_.push_back(std::move(collection));
@@ -149,8 +155,12 @@ Status Engine::recover() {
   maintenance_ = std::make_unique<Maintenance>(
       context_, [this] { return all(); }, context_->storage->replay_after());
   context_->after_write = [this] { maintenance_->after_write(); };
-  context_->optimize = [this](StoredCollection& collection) {
-    return maintenance_->optimize(collection);
+  keeper_ = std::make_unique<IndexKeeper>(
+      context_, [this] { return all(); }, *maintenance_);
+  context_->index_wanted = [this] { keeper_->wake(); };
+  context_->optimize = [this](StoredCollection& collection) -> Status {
+    RETURN_IF_ERROR(maintenance_->optimize(collection));
+    return keeper_->build_all(collection);
   };
   return {};
 }
@@ -258,8 +268,9 @@ Status Engine::ready_to_write(Deadline deadline) const {
   return {};
 }
 
-Result<Ticket> Engine::log(const std::string& record) {
-  Result<Ticket> ticket = context_->storage->append(record, context_->storage->generation());
+Result<Ticket> Engine::log(std::string record) {
+  const uint64_t generation = context_->storage->generation();
+  Result<Ticket> ticket = context_->storage->append(std::move(record), generation);
   if (ticket || ticket.error().code() != Code::kFailedPrecondition) return ticket;
   return storage_full("the log was refused space a moment ago; repeat the request");
 }
@@ -315,6 +326,7 @@ std::vector<MetricSample> Engine::metrics() const {
   const EngineMetrics& engine = context_->metrics;
   const StorageMetrics& storage = context_->storage->metrics();
   double collections = 0, points = 0, quarantined = 0, segments = 0, segment_bytes = 0;
+  double indexes = 0;
   for (const auto& collection : all()) {
     if (!collection->visible) continue;
     collections += 1;
@@ -323,8 +335,14 @@ std::vector<MetricSample> Engine::metrics() const {
     for (const SegmentView& view : collection->sealed_segments()) {
       segments += 1;
       segment_bytes += static_cast<double>(view.segment->disk_bytes());
+      for (const MetricInfo& metric : metric_table()) {
+        indexes += view.segment->vector_index(metric.metric) != nullptr ? 1 : 0;
+      }
     }
   }
+  // Hits are read first: no more of them than lookups.
+  const auto hits = static_cast<double>(engine.index_hits.value());
+  const auto lookups = static_cast<double>(engine.index_lookups.value());
   return {
       sample_of(Rows::kCollections, collections),
       sample_of(Rows::kPoints, points),
@@ -356,6 +374,18 @@ std::vector<MetricSample> Engine::metrics() const {
       sample_of(Rows::kCompactions, engine.compactions),
       sample_of(Rows::kCompactionBytes, engine.compaction_bytes),
       sample_of(Rows::kSearchExactTime, engine.search_exact_time),
+      sample_of(Rows::kSearchGraphTime, engine.search_graph_time),
+      sample_of(Rows::kIndexes, indexes),
+      sample_of(Rows::kIndexLookups, engine.index_lookups),
+      sample_of(Rows::kIndexHits, engine.index_hits),
+      sample_of(Rows::kIndexMisses, lookups - hits),
+      sample_of(Rows::kIndexHitRatio, lookups > 0 ? hits / lookups : 0),
+      sample_of(Rows::kIndexBuildRequests, engine.index_build_requests),
+      sample_of(Rows::kIndexBuildSuccesses, engine.index_build_successes),
+      sample_of(Rows::kIndexBuildFailures, engine.index_build_failures),
+      sample_of(Rows::kIndexCooldownSkips, engine.index_build_cooldown_skips),
+      sample_of(Rows::kIndexInFlight, engine.index_build_in_flight),
+      sample_of(Rows::kIndexBuildTime, engine.index_build_time),
   };
 }
 
@@ -400,6 +430,10 @@ std::vector<const MetricRow*> Database::metric_rows() {
 
 std::string_view Database::simd_target() {
   return simd_target_name();
+}
+
+std::vector<std::string_view> Database::simd_targets() {
+  return simd_target_names();
 }
 
 std::string_view version() {

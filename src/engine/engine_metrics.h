@@ -21,6 +21,15 @@ struct EngineMetrics {
   Counter search_ivf_queries;
   Counter search_ivf_fallback_exact;
   Histogram search_exact_time;
+  Histogram search_graph_time;
+  Counter index_lookups;
+  Counter index_hits;
+  Counter index_build_requests;
+  Counter index_build_successes;
+  Counter index_build_failures;
+  Counter index_build_cooldown_skips;
+  Gauge index_build_in_flight;
+  Histogram index_build_time;
   Histogram write_apply_time;
 };
 
@@ -96,6 +105,33 @@ struct EngineMetricRows {
   static constexpr MetricRow kSearchExactTime{
       "search_exact_duration_seconds", MetricKind::kHistogram, "seconds",
       "One exact search call, single or batch, inside the engine."};
+  static constexpr MetricRow kSearchGraphTime{
+      "search_graph_duration_seconds", MetricKind::kHistogram, "seconds",
+      "One search call answered by graphs, single or batch, inside the engine."};
+  // "l2_index" stands for vector index of any metric: the names are older than the others.
+  static constexpr MetricRow kIndexes{"l2_indexes", MetricKind::kGauge, "1",
+                                      "Vector indexes ready for use, one a segment and metric."};
+  static constexpr MetricRow kIndexLookups{"l2_index_cache_lookups", MetricKind::kCounter, "1",
+                                           "Queries that could have used an index."};
+  static constexpr MetricRow kIndexHits{"l2_index_cache_hits", MetricKind::kCounter, "1",
+                                        "Queries that did."};
+  static constexpr MetricRow kIndexMisses{"l2_index_cache_misses", MetricKind::kCounter, "1",
+                                          "Queries answered exactly instead."};
+  static constexpr MetricRow kIndexHitRatio{"l2_index_cache_hit_ratio", MetricKind::kGauge, "ratio",
+                                            "Hits per lookup."};
+  static constexpr MetricRow kIndexBuildRequests{"l2_index_build_requests", MetricKind::kCounter,
+                                                 "1", "Index builds begun."};
+  static constexpr MetricRow kIndexBuildSuccesses{"l2_index_build_successes", MetricKind::kCounter,
+                                                  "1", "Index builds that succeeded."};
+  static constexpr MetricRow kIndexBuildFailures{"l2_index_build_failures", MetricKind::kCounter,
+                                                 "1", "Index builds that failed."};
+  static constexpr MetricRow kIndexCooldownSkips{"l2_index_build_cooldown_skips",
+                                                 MetricKind::kCounter, "1",
+                                                 "Builds put off until the pause had passed."};
+  static constexpr MetricRow kIndexInFlight{"l2_index_build_in_flight", MetricKind::kGauge, "1",
+                                            "Index builds running."};
+  static constexpr MetricRow kIndexBuildTime{"index_build_duration_seconds", MetricKind::kHistogram,
+                                             "seconds", "One index build."};
 };
 
 }  // namespace aionbd

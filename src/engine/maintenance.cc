@@ -70,7 +70,10 @@ void Maintenance::after_write() {
       context_->options.checkpoint_interval) {
     return;
   }
-  if (context_->clock->now() < rest_until_.load(std::memory_order_relaxed)) return;
+  if (context_->clock->now() < rest_until_.load(std::memory_order_relaxed)) {
+    context_->index_wanted();  // it seals what stays, should no other write come
+    return;
+  }
   if (context_->options.async_checkpoints) {
     if (busy_.load(std::memory_order_relaxed)) {
       context_->metrics.checkpoint_schedule_skips.add();
@@ -130,6 +133,7 @@ Status Maintenance::checkpoint() {
     if (done.code() == Code::kStorageFull) metrics.checkpoint_degraded.add();
   }
   metrics.checkpoint_in_flight.set(0);
+  context_->index_wanted();
   return done;
 }
 
@@ -221,8 +225,9 @@ Status Maintenance::publish(Lsn replay_after) {
     }
     const StoredCollection::Catalogued& catalogued = collection->catalogued;
     catalog.collections.push_back({collection->uid(), collection->name(), collection->options(),
-                                   catalogued.applied, catalogued.segments});
+                                   catalogued.applied, catalogued.segments, catalogued.indexes});
     live.insert(live.end(), catalogued.segments.begin(), catalogued.segments.end());
+    for (const CataloguedIndex& index : catalogued.indexes) live.push_back(index.file);
   }
   // What the catalog tells (a collection created a moment ago) must not outlive the log's own word.
   RETURN_IF_ERROR(context_->storage->sync());
@@ -257,6 +262,8 @@ Status Maintenance::merge(StoredCollection& collection, const std::vector<Segmen
   };
   StoredCollection::Catalogued catalogued = collection.catalogued;
   std::erase_if(catalogued.segments, is_input);
+  std::erase_if(catalogued.indexes,
+                [&](const CataloguedIndex& index) { return is_input(index.segment); });
   std::vector<Kill> kills;
   for (const SegmentView& view : inputs) {
     const auto& sealed = dynamic_cast<const SealedSegment&>(*view.segment);
@@ -300,6 +307,48 @@ Status Maintenance::optimize(StoredCollection& collection) {
   const std::vector<SegmentView> inputs = collection.sealed_segments();
   const bool tidy = inputs.empty() || (inputs.size() == 1 && inputs[0].dead->count() == 0);
   return tidy ? Status() : merge(collection, inputs);
+}
+
+Status Maintenance::merge_segments(StoredCollection& collection,
+                                   const std::vector<SegmentId>& segments) {
+  MutexLock lock(job_mutex_);
+  std::vector<SegmentView> inputs;
+  for (SegmentView& view : collection.sealed_segments()) {
+    if (std::find(segments.begin(), segments.end(), view.segment->id()) != segments.end()) {
+      inputs.push_back(std::move(view));
+    }
+  }
+  if (inputs.size() != segments.size()) return {};
+  const Status merged = merge(collection, inputs);
+  if (merged.code() == Code::kCorruption || merged.code() == Code::kInternal) {
+    collection.quarantine(merged.message());
+  }
+  return merged;
+}
+
+Result<bool> Maintenance::adopt_index(StoredCollection& collection, const CataloguedIndex& index) {
+  MutexLock lock(job_mutex_);
+  const std::vector<SegmentId>& segments = collection.catalogued.segments;
+  if (std::find(segments.begin(), segments.end(), index.segment) == segments.end()) return false;
+  collection.catalogued.indexes.push_back(index);
+  const Status published = publish(replay_after_);
+  if (!published.ok()) {
+    collection.catalogued.indexes.pop_back();
+    return published;
+  }
+  return true;
+}
+
+Status Maintenance::drop_index(StoredCollection& collection, SegmentId file) {
+  MutexLock lock(job_mutex_);
+  std::erase_if(collection.catalogued.indexes,
+                [&](const CataloguedIndex& index) { return index.file == file; });
+  return publish(replay_after_);
+}
+
+std::vector<CataloguedIndex> Maintenance::indexes_of(const StoredCollection& collection) {
+  MutexLock lock(job_mutex_);
+  return collection.catalogued.indexes;
 }
 
 }  // namespace aionbd

@@ -47,6 +47,14 @@ class Maintenance {
   Status checkpoint();
   /// Merges all segments of one collection into one.
   Status optimize(StoredCollection& collection);
+  /// Merges these sealed segments, if all of them are still there.
+  Status merge_segments(StoredCollection& collection, const std::vector<SegmentId>& segments);
+  /// Makes a finished index file part of the store, if its segment still is; false if it is not.
+  Result<bool> adopt_index(StoredCollection& collection, const CataloguedIndex& index);
+  /// Forgets an index file that turned out damaged.
+  Status drop_index(StoredCollection& collection, SegmentId file);
+  /// The indexes the catalog names for a collection.
+  std::vector<CataloguedIndex> indexes_of(const StoredCollection& collection);
   /// No new background job.
   void stop();
 

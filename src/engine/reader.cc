@@ -43,8 +43,8 @@ namespace {
 class IdCursor {
  public:
   static Result<IdCursor> make(const SegmentView& part, IdType id_type,
-                               const std::optional<PointId>& after) {
-    IdCursor out(part, id_type);
+                               const std::optional<PointId>& after, ScanDeadline& limit) {
+    IdCursor out(part, id_type, limit);
     if (const auto* sealed = dynamic_cast<const SealedSegment*>(part.segment.get())) {
       if (after) {
         ASSIGN_OR_RETURN(out.next_, sealed->lower_bound(*after));
@@ -65,6 +65,7 @@ class IdCursor {
   /// Moves to the next live row, beyond `after` if given.
   Status advance(const std::optional<PointId>& after = std::nullopt) {
     for (; next_ < limit_; ++next_) {
+      RETURN_IF_ERROR(deadline_->next_row());
       const RowId row = sorted_.empty() ? static_cast<RowId>(next_) : sorted_[next_];
       if (part_->dead->contains(row)) continue;
       ASSIGN_OR_RETURN(const Bytes bytes, part_->segment->id_bytes(row));
@@ -80,11 +81,13 @@ class IdCursor {
   }
 
  private:
-  IdCursor(const SegmentView& part, IdType id_type) : part_(&part), id_type_(id_type) {}
+  IdCursor(const SegmentView& part, IdType id_type, ScanDeadline& limit)
+      : part_(&part), id_type_(id_type), deadline_(&limit) {}
 
   Status sort_open_rows(const std::optional<PointId>& after) {
     std::vector<std::pair<PointId, RowId>> rows;
     for (RowId row = 0; row < part_->rows; ++row) {
+      RETURN_IF_ERROR(deadline_->next_row());
       if (part_->dead->contains(row)) continue;
       ASSIGN_OR_RETURN(const Bytes bytes, part_->segment->id_bytes(row));
       PointId id = point_id_of(id_type_, bytes);
@@ -98,6 +101,7 @@ class IdCursor {
 
   const SegmentView* part_;
   IdType id_type_;
+  ScanDeadline* deadline_;
   std::vector<RowId> sorted_;  // open segments only
   uint64_t next_ = 0;
   uint64_t limit_ = 0;
@@ -109,11 +113,11 @@ class IdCursor {
 /// Calls visit(part, row, id) for live rows in id order until it returns false.
 template <typename Visit>
 Status for_each_in_id_order(const View& view, IdType id_type, const std::optional<PointId>& after,
-                            Visit visit) {
+                            ScanDeadline& limit, Visit visit) {
   std::vector<IdCursor> cursors;
   for (const SegmentView& part : view.segments) {
     if (part.live() == 0) continue;
-    ASSIGN_OR_RETURN(IdCursor cursor, IdCursor::make(part, id_type, after));
+    ASSIGN_OR_RETURN(IdCursor cursor, IdCursor::make(part, id_type, after, limit));
     if (!cursor.done()) cursors.push_back(std::move(cursor));
   }
   const auto later = [&](size_t a, size_t b) { return cursors[a].id() > cursors[b].id(); };
@@ -133,9 +137,11 @@ Status for_each_in_id_order(const View& view, IdType id_type, const std::optiona
 
 /// Calls visit(part, row) for each live row that matches, in no particular order.
 template <typename Visit>
-Status for_each_match(const View& view, const CompiledFilter& filter, Visit visit) {
+Status for_each_match(const View& view, const CompiledFilter& filter, ScanDeadline& limit,
+                      Visit visit) {
   for (const SegmentView& part : view.segments) {
     for (RowId row = 0; row < part.rows; ++row) {
+      RETURN_IF_ERROR(limit.next_row());
       if (part.dead->contains(row)) continue;
       ASSIGN_OR_RETURN(const Bytes payload, part.segment->payload(row));
       if (filter.matches(payload)) RETURN_IF_ERROR(visit(part, row));
@@ -147,7 +153,7 @@ Status for_each_match(const View& view, const CompiledFilter& filter, Visit visi
 }  // namespace
 
 Result<ListPage> list_points(const View& view, const CollectionOptions& collection,
-                             const ListRequest& request) {
+                             const ListRequest& request, ScanDeadline& limit) {
   if (request.after_id && request.after_id->type() != collection.id_type) {
     return invalid_argument("after_id must be of the collection's id type");
   }
@@ -165,7 +171,7 @@ Result<ListPage> list_points(const View& view, const CollectionOptions& collecti
   uint64_t skip = request.offset;
   const GetOptions options{request.include_payload, request.include_values};
   RETURN_IF_ERROR(for_each_in_id_order(
-      view, collection.id_type, request.after_id,
+      view, collection.id_type, request.after_id, limit,
       [&](const SegmentView& part, RowId row, const PointId&) -> Result<bool> {
         if (filter) {
           ASSIGN_OR_RETURN(const Bytes payload, part.segment->payload(row));
@@ -186,24 +192,26 @@ Result<ListPage> list_points(const View& view, const CollectionOptions& collecti
   return out;
 }
 
-Result<uint64_t> count_matching(const View& view, const Filter& filter) {
+Result<uint64_t> count_matching(const View& view, const Filter& filter, ScanDeadline& limit) {
   ASSIGN_OR_RETURN(const CompiledFilter compiled, CompiledFilter::compile(filter));
   uint64_t count = 0;
-  RETURN_IF_ERROR(for_each_match(view, compiled, [&](const SegmentView&, RowId) {
+  RETURN_IF_ERROR(for_each_match(view, compiled, limit, [&](const SegmentView&, RowId) {
     ++count;
     return Status();
   }));
   return count;
 }
 
-Result<std::vector<PointId>> matching_ids(const View& view, IdType id_type, const Filter& filter) {
+Result<std::vector<PointId>> matching_ids(const View& view, IdType id_type, const Filter& filter,
+                                          ScanDeadline& limit) {
   ASSIGN_OR_RETURN(const CompiledFilter compiled, CompiledFilter::compile(filter));
   std::vector<PointId> out;
-  RETURN_IF_ERROR(for_each_match(view, compiled, [&](const SegmentView& part, RowId row) -> Status {
+  const auto take = [&](const SegmentView& part, RowId row) -> Status {
     ASSIGN_OR_RETURN(const Bytes id, part.segment->id_bytes(row));
     out.push_back(point_id_of(id_type, id));
     return {};
-  }));
+  };
+  RETURN_IF_ERROR(for_each_match(view, compiled, limit, take));
   return out;
 }
 

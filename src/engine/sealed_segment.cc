@@ -123,6 +123,22 @@ Result<RowBlock> SealedSegment::rows(RowId first, size_t limit) const {
   return out;
 }
 
+std::shared_ptr<const VectorIndex> SealedSegment::vector_index(Metric metric) const {
+  const std::shared_ptr<const SegmentIndexes> indexes = indexes_.get();
+  if (indexes == nullptr) return nullptr;
+  const SegmentIndexes::Entry& entry = indexes->by_metric[static_cast<size_t>(metric)];
+  // The answer keeps the file alive, too.
+  return {indexes, entry.index.get()};
+}
+
+void SealedSegment::attach(Metric metric, SegmentIndexes::Entry entry) const {
+  const std::shared_ptr<const SegmentIndexes> before = indexes_.get();
+  auto after = before == nullptr ? std::make_shared<SegmentIndexes>()
+                                 : std::make_shared<SegmentIndexes>(*before);
+  after->by_metric[static_cast<size_t>(metric)] = std::move(entry);
+  indexes_.set(std::move(after));
+}
+
 Result<Bytes> SealedSegment::id_bytes(RowId row) const {
   if (id_type_ == IdType::kU64) return ids_.bytes(uint64_t{row} * 8, 8);
   return load_text(id_offsets_, id_texts_, row);

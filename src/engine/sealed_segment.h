@@ -5,16 +5,27 @@
 // docs/format.md, "Segment sections".
 #pragma once
 
+#include <array>
 #include <memory>
 #include <span>
 #include <vector>
 
+#include "base/published.h"
 #include "engine/segment.h"
 #include "storage/segment_file.h"
 
 namespace aionbd {
 
-/// Thread safety: immutable.
+/// The indexes of one segment, by metric. Thread safety: immutable.
+struct SegmentIndexes {
+  struct Entry {
+    std::shared_ptr<SegmentFile> file;  // what the index reads in place
+    std::shared_ptr<const VectorIndex> index;
+  };
+  std::array<Entry, 3> by_metric;
+};
+
+/// Thread safety: immutable, but for the indexes, which appear when they are ready.
 class SealedSegment : public Segment {
  public:
   /// Reads and checks the small sections. Errors: corruption (also when dimension or id type differ
@@ -31,7 +42,13 @@ class SealedSegment : public Segment {
   uint64_t disk_bytes() const override { return file_->file_bytes(); }
   uint64_t memory_bytes() const override { return 0; }
 
+  std::shared_ptr<const VectorIndex> vector_index(Metric metric) const override;
+  std::shared_ptr<const SegmentIndexes> indexes() const { return indexes_.get(); }
+  /// Adds, or with an empty entry removes, the index for a metric. One caller at a time.
+  void attach(Metric metric, SegmentIndexes::Entry entry) const;
+
   RowId rows_count() const { return rows_count_; }
+  uint32_t dimension() const { return dimension_; }
   /// The first row whose id is not less than `id`; rows_count() when there is none.
   Result<RowId> lower_bound(const PointId& id) const;
   /// Rows of other segments that the writes in this one made dead.
@@ -56,6 +73,7 @@ class SealedSegment : public Segment {
   Section payloads_;
   Section kills_;
   PointId id_min_, id_max_;  // of rows_count_ > 0
+  mutable Published<SegmentIndexes> indexes_;
 };
 
 /// A row to be sealed.

@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "engine/dead_rows.h"
 #include "engine/row.h"
+#include "index/vector_index.h"
 
 namespace aionbd {
 
@@ -39,6 +40,9 @@ class Segment {
   virtual Result<Bytes> payload(RowId row) const = 0;
   /// The newest row below `visible` that carries `id`, dead or alive.
   virtual Result<std::optional<RowId>> find(const PointId& id, RowId visible) const = 0;
+
+  /// The index for a metric, if there is one ready.
+  virtual std::shared_ptr<const VectorIndex> vector_index(Metric) const { return nullptr; }
 
   virtual uint64_t disk_bytes() const = 0;
   virtual uint64_t memory_bytes() const = 0;

@@ -235,6 +235,12 @@ Status StoredCollection::finish_write(const Ticket& ticket) {
   return {};
 }
 
+Status StoredCollection::finish_change(bool wrote, const Ticket& ticket,
+                                       const std::optional<Ticket>& rests_on) {
+  if (wrote) return finish_write(ticket);
+  return rests_on ? context_->storage->commit(*rests_on) : Status();
+}
+
 void StoredCollection::publish_through(const Ticket& ticket) {
   std::shared_ptr<const View> latest;
   while (!pending_.empty() && pending_.front().ticket.generation == ticket.generation &&
@@ -367,11 +373,7 @@ Result<uint64_t> StoredCollection::remove(std::span<const PointId> ids, Deadline
     rests_on = pending_ticket();
     ASSIGN_OR_RETURN(removed, remove_locked(ids, uses, &ticket));
   }
-  if (removed > 0) {
-    RETURN_IF_ERROR(finish_write(ticket));
-  } else if (rests_on) {
-    RETURN_IF_ERROR(context_->storage->commit(*rests_on));
-  }
+  RETURN_IF_ERROR(finish_change(removed > 0, ticket, rests_on));
   return removed;
 }
 
@@ -385,15 +387,12 @@ Result<uint64_t> StoredCollection::remove_matching(const Filter& filter, Deadlin
     MutexLock lock(mutex_);
     RETURN_IF_ERROR(ready_to_write(deadline));
     rests_on = pending_ticket();
+    ScanDeadline limit(*context_->clock, deadline);
     ASSIGN_OR_RETURN(const std::vector<PointId> ids,
-                     noted(matching_ids(working_, options_.id_type, filter)));
+                     noted(matching_ids(working_, options_.id_type, filter, limit)));
     ASSIGN_OR_RETURN(removed, remove_locked(ids, uses_of(ids), &ticket));
   }
-  if (removed > 0) {
-    RETURN_IF_ERROR(finish_write(ticket));
-  } else if (rests_on) {
-    RETURN_IF_ERROR(context_->storage->commit(*rests_on));
-  }
+  RETURN_IF_ERROR(finish_change(removed > 0, ticket, rests_on));
   return removed;
 }
 
@@ -439,11 +438,7 @@ Result<uint64_t> StoredCollection::change_payloads(std::span<const PointId> ids,
       CHECK_EQ(result.created, uint64_t{0});
     }
   }
-  if (!unknown && !changed.empty()) {
-    RETURN_IF_ERROR(finish_write(ticket));
-  } else if (rests_on) {
-    RETURN_IF_ERROR(context_->storage->commit(*rests_on));
-  }
+  RETURN_IF_ERROR(finish_change(!unknown && !changed.empty(), ticket, rests_on));
   if (unknown) return not_found("point does not exist: " + unknown->to_string());
   return static_cast<uint64_t>(changed.size());
 }
@@ -489,15 +484,17 @@ Result<ListPage> StoredCollection::list(const ListRequest& request) const {
   const CallScope call(*context_);
   RETURN_IF_ERROR(call.status());
   ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
-  return noted(list_points(*view, options_, request));
+  ScanDeadline limit(*context_->clock, request.deadline);
+  return noted(list_points(*view, options_, request, limit));
 }
 
-Result<uint64_t> StoredCollection::count(const Filter* filter) const {
+Result<uint64_t> StoredCollection::count(const Filter* filter, Deadline deadline) const {
   const CallScope call(*context_);
   RETURN_IF_ERROR(call.status());
   ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
   if (filter == nullptr) return view->points;
-  return noted(count_matching(*view, *filter));
+  ScanDeadline limit(*context_->clock, deadline);
+  return noted(count_matching(*view, *filter, limit));
 }
 
 Result<SearchResult> StoredCollection::search(const SearchRequest& request) const {
@@ -516,6 +513,13 @@ Result<std::vector<SearchResult>> StoredCollection::run_search(
   const CallScope call(*context_);
   RETURN_IF_ERROR(call.status());
   ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
+  if (common.mode != SearchMode::kExact && !options_.metric) {
+    const uint32_t bit = 1U << static_cast<uint32_t>(common.metric.value_or(Metric::kDot));
+    if ((searched_metrics_.load(std::memory_order_relaxed) & bit) == 0) {
+      searched_metrics_.fetch_or(bit, std::memory_order_relaxed);
+      context_->index_wanted();
+    }
+  }
   const MonotonicTime start = context_->clock->now();
   SearchEnvironment environment{*context_->clock, *context_->pool};
   ASSIGN_OR_RETURN(std::vector<SearchResult> out,
@@ -523,9 +527,48 @@ Result<std::vector<SearchResult>> StoredCollection::run_search(
   EngineMetrics& metrics = context_->metrics;
   metrics.search_queries.add(queries.size());
   if (out.front().ivf_fallback_exact) metrics.search_ivf_fallback_exact.add(queries.size());
-  metrics.search_exact_time.observe_us(elapsed_us(start, context_->clock->now()));
+  Histogram& time = out.front().mode == SearchMode::kExact ? metrics.search_exact_time
+                                                           : metrics.search_graph_time;
+  time.observe_us(elapsed_us(start, context_->clock->now()));
+  if (common.mode != SearchMode::kExact) {
+    metrics.index_lookups.add(queries.size());
+    if (out.front().mode != SearchMode::kExact) metrics.index_hits.add(queries.size());
+  }
   return out;
 }
+
+std::vector<Metric> StoredCollection::wanted_metrics() const {
+  if (options_.metric) return {*options_.metric};
+  std::vector<Metric> out;
+  const uint32_t bits = searched_metrics_.load(std::memory_order_relaxed);
+  for (const Metric metric : {Metric::kDot, Metric::kL2, Metric::kCosine}) {
+    if ((bits >> static_cast<uint32_t>(metric) & 1) != 0) out.push_back(metric);
+  }
+  return out;
+}
+
+namespace {
+
+void add_index_stats(const SegmentView& part, SegmentStats* stats) {
+  if (!part.segment->sealed()) return;
+  const auto indexes = dynamic_cast<const SealedSegment&>(*part.segment).indexes();
+  if (indexes == nullptr) return;
+  for (const SegmentIndexes::Entry& entry : indexes->by_metric) {
+    if (entry.index == nullptr) continue;
+    IndexStats index;
+    index.metric = entry.index->metric();
+    index.kind = "graph";
+    index.codec = entry.index->codec_reason();
+    index.disk_bytes = entry.file->file_bytes();
+    index.hot_bytes = entry.index->hot_bytes();
+    for (const RecallPoint& point : entry.index->curve()) {
+      index.curve.push_back({point.k, point.ef, point.recall, point.low});
+    }
+    stats->indexes.push_back(std::move(index));
+  }
+}
+
+}  // namespace
 
 Result<CollectionStats> StoredCollection::stats() const {
   const CallScope call(*context_);
@@ -541,6 +584,8 @@ Result<CollectionStats> StoredCollection::stats() const {
     stats.rows_deleted = part.dead->count();
     stats.disk_bytes = part.segment->disk_bytes();
     stats.memory_bytes = part.segment->memory_bytes();
+    add_index_stats(part, &stats);
+    for (const IndexStats& index : stats.indexes) out.index_bytes += index.disk_bytes;
     out.disk_bytes += stats.disk_bytes;
     out.memory_bytes += stats.memory_bytes;
     out.segments.push_back(stats);
@@ -559,7 +604,8 @@ Status StoredCollection::optimize() {
 
 Status StoredCollection::load(const std::vector<SegmentId>& segments, Lsn applied) {
   MutexLock lock(mutex_);
-  catalogued = {segments, applied};
+  catalogued.segments = segments;
+  catalogued.applied = applied;
   working_.segments.clear();
   kills_.clear();
   std::vector<Kill> kills;
@@ -652,6 +698,15 @@ Status StoredCollection::publish_frozen(const Ticket& last) {
   }
   publish_through(last);
   return {};
+}
+
+uint64_t StoredCollection::unsealed_rows() const {
+  const std::shared_ptr<const View> published = published_.get();
+  uint64_t rows = 0;
+  for (const SegmentView& view : published->segments) {
+    if (!view.segment->sealed()) rows += view.live();
+  }
+  return rows;
 }
 
 std::vector<SegmentView> StoredCollection::sealed_segments() const {

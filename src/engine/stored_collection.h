@@ -31,6 +31,7 @@
 #include "aionbd/collection.h"
 #include "base/mutex.h"
 #include "base/published.h"
+#include "engine/catalog.h"
 #include "engine/context.h"
 #include "engine/op.h"
 #include "engine/open_segment.h"
@@ -66,7 +67,7 @@ class StoredCollection final : public Collection {
                                        Deadline deadline) override;
   Result<GetResult> get(std::span<const PointId> ids, const GetOptions& options) const override;
   Result<ListPage> list(const ListRequest& request) const override;
-  Result<uint64_t> count(const Filter* filter) const override;
+  Result<uint64_t> count(const Filter* filter, Deadline deadline) const override;
   Result<SearchResult> search(const SearchRequest& request) const override;
   Result<std::vector<SearchResult>> search_batch(const SearchBatchRequest& request) const override;
   Result<CollectionStats> stats() const override;
@@ -95,12 +96,16 @@ class StoredCollection final : public Collection {
   Result<FrozenRows> freeze();
   /// Publishes everything up to `last`. Errors: unavailable if those writes were rolled back.
   Status publish_frozen(const Ticket& last);
+  /// Live rows as published that are not sealed yet.
+  uint64_t unsealed_rows() const;
   /// Sealed segments as published.
   std::vector<SegmentView> sealed_segments() const;
   /// Puts `replacement` (absent: nothing) in the place of `removed` in every live view. `removed`
   /// are the views the replacement was made of; rows that died since are dead in it too.
   Status replace(const std::vector<SegmentView>& removed,
                  std::shared_ptr<const SealedSegment> replacement);
+  /// Metrics that indexes should be built for: the declared one, else those that were searched.
+  std::vector<Metric> wanted_metrics() const;
   /// Refuses everything from now on: the collection was dropped.
   void mark_dropped() EXCLUDES(mutex_);
 
@@ -108,6 +113,7 @@ class StoredCollection final : public Collection {
   struct Catalogued {
     std::vector<SegmentId> segments;
     Lsn applied = 0;  // the last record that those segments hold
+    std::vector<CataloguedIndex> indexes;
   };
   Catalogued catalogued;
 
@@ -164,6 +170,10 @@ class StoredCollection final : public Collection {
   void kill_rows(const std::vector<Kill>& kills) REQUIRES(mutex_);
   Result<Ticket> log(std::string record) REQUIRES(mutex_);
   Status finish_write(const Ticket& ticket) EXCLUDES(mutex_);
+  /// The end of a call that may have found nothing to write: waits for `ticket` if it `wrote`, else
+  /// for the write that its answer rests on.
+  Status finish_change(bool wrote, const Ticket& ticket, const std::optional<Ticket>& rests_on)
+      EXCLUDES(mutex_);
   /// `op` is decoded from `record`, which is moved into the log.
   Result<UpsertResult> upsert_locked(std::string& record, const UpsertOp& op,
                                      std::span<const Use> uses, Ticket* ticket) REQUIRES(mutex_);
@@ -193,6 +203,7 @@ class StoredCollection final : public Collection {
   Published<View> published_;
   mutable std::atomic<bool> quarantined_{false};
   std::atomic<bool> dropped_{false};
+  mutable std::atomic<uint32_t> searched_metrics_{0};  // a bit per metric
 
   /// The write lock. Order: engine's name map, this, storage's log lock.
   mutable Mutex mutex_;

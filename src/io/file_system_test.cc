@@ -203,6 +203,13 @@ TEST_F(PosixTest, OnlyRegularFilesAreRead) {
   EXPECT_FALSE(files_.make_dirs(dir_ + "/pipe/x").ok());
 }
 
+TEST_F(PosixTest, ReadsFilesOfTheKernelThatStateNoSize) {
+  const auto text = files_.read("/proc/self/statm", 1000);
+  ASSERT_TRUE(text.has_value()) << text.error().to_string();
+  EXPECT_FALSE(text->empty());
+  EXPECT_EQ(files_.read("/proc/self/statm", 3)->size(), 3u);
+}
+
 TEST_F(PosixTest, FileSizeLimitIsStorageFull) {
   auto file = files_.create(dir_ + "/f").value();
   struct rlimit old {};

@@ -32,6 +32,8 @@ constexpr mode_t kDirMode = 0700;
 constexpr size_t kPartsMax = IOV_MAX;
 /// Bytes of one read; Linux stops at 2^31 - 4096 anyway.
 constexpr size_t kReadBytesMax = size_t{1} << 30;
+/// Read of a file that states no size: enough for what /proc says of a process or a machine.
+constexpr uint64_t kSizelessBytesMax = uint64_t{1} << 20;
 
 Code code_of(int error) {
   switch (error) {
@@ -269,7 +271,8 @@ class PosixFileSystem final : public FileSystem {
       return resource_exhausted("file is too long: '" + path + "' has " + std::to_string(size) +
                                 " bytes, limit is " + std::to_string(size_max));
     }
-    return read_range(file, path, 0, size);
+    // The kernel's own files (/proc) have content and state no size.
+    return read_range(file, path, 0, size == 0 ? std::min(size_max, kSizelessBytesMax) : size);
   }
 
   Result<std::string> read_at(const std::string& path, uint64_t offset, uint64_t size) override {

@@ -13,6 +13,10 @@
 
 namespace aionbd {
 
+class FieldIndex;
+struct IndexAnswer;
+struct CountBounds;
+
 /// Semantics beyond include/aionbd/filter.h:
 /// - A dotted path is resolved object by object: first the whole remaining path as one key; if that
 ///   key is absent, the part before the first dot as a key, and the rest in its value if that is an
@@ -41,6 +45,17 @@ class CompiledFilter {
   /// each element of the field (times log of the values wanted); about 20 ns for one equality among
   /// three fields.
   bool matches(Bytes payload) const;
+
+  /// The rows that match, as far as the index of their segment knows (payload/field_index.h). A
+  /// clause on a field without an index leaves open which rows it holds for; the answer then is an
+  /// upper bound, and `matches` on the payloads of its rows decides.
+  /// Cost: per clause, the bytes of the postings it names; plus one set operation over the segment.
+  IndexAnswer evaluate(const FieldIndex& index) const;
+
+  /// Bounds of the number of rows that match, from the sizes of postings alone: no set is made.
+  /// Not as tight as the answer's count: of two clauses it cannot know how far they overlap.
+  /// Cost: per clause, a few binary searches for each value wanted.
+  CountBounds estimate(const FieldIndex& index) const;
 
  private:
   struct Program;

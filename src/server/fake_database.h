@@ -22,6 +22,7 @@ struct FakeBehaviour {
   std::atomic<int> delay_ms{0};            // of every search and upsert
   std::atomic<Code> fail_code{Code::kOk};  // of every upsert
   std::atomic<int> inside{0};              // calls sleeping now
+  std::atomic<int> scans_with_deadline{0};
 };
 
 /// Knows equality filters of one clause only. Thread safety: safe.
@@ -56,7 +57,8 @@ class FakeCollection : public Collection {
     for (const PointId& id : ids) n += points_.erase(id);
     return n;
   }
-  Result<uint64_t> remove_matching(const Filter& filter, Deadline) override {
+  Result<uint64_t> remove_matching(const Filter& filter, Deadline deadline) override {
+    note_scan(deadline);
     MutexLock lock(mutex_);
     return uint64_t{
         std::erase_if(points_, [&](const auto& entry) { return matches(&filter, entry.second); })};
@@ -103,6 +105,7 @@ class FakeCollection : public Collection {
     return out;
   }
   Result<ListPage> list(const ListRequest& request) const override {
+    note_scan(request.deadline);
     MutexLock lock(mutex_);
     ListPage out;
     out.total = points_.size();
@@ -122,7 +125,8 @@ class FakeCollection : public Collection {
     }
     return out;
   }
-  Result<uint64_t> count(const Filter* filter) const override {
+  Result<uint64_t> count(const Filter* filter, Deadline deadline) const override {
+    note_scan(deadline);
     MutexLock lock(mutex_);
     return static_cast<uint64_t>(std::count_if(
         points_.begin(), points_.end(), [&](const auto& e) { return matches(filter, e.second); }));
@@ -163,12 +167,15 @@ class FakeCollection : public Collection {
   Result<CollectionStats> stats() const override {
     CollectionStats out;
     out.info = info();
-    out.segments.push_back(SegmentStats{1, false, out.info.points_count, 0, 0, 64});
+    out.segments.push_back(SegmentStats{1, false, out.info.points_count, 0, 0, 64, {}});
     return out;
   }
   Status optimize() override { return {}; }
 
  private:
+  void note_scan(Deadline deadline) const {
+    if (deadline != kNoDeadline) behaviour_.scans_with_deadline.fetch_add(1);
+  }
   void pause() const {
     const int ms = behaviour_.delay_ms.load();
     if (ms == 0) return;

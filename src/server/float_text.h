@@ -2,25 +2,29 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <string_view>
 #include <vector>
 
 namespace aionbd {
 
-/// Reads a JSON array of numbers from `text` ("[1,2.5,-3e-4]", blanks allowed) and appends them to
-/// `out`, each the correctly rounded double rounded to f32: what a JSON parser gives.
+/// Reads a JSON array of numbers ("[1,2.5,-3e-4]", blanks allowed) and appends them to `out`, each
+/// the correctly rounded double rounded to f32: what a JSON parser gives.
 ///
-/// Returns false, and leaves `out` as it was, for anything it is not made for: another value, a
-/// malformed array, more than `values_max` items, a number of over 19 digits or whose mantissa or
-/// power of ten is not an exact double. The caller then reads it the slow way, errors included.
+/// Returns the place of the array's ']' in `marks`, or null, with `out` as it was, for anything it
+/// is not made for: an empty or malformed array, another value in it, more than `values_max` items,
+/// a number beyond double. The caller then reads it the slow way, errors included.
 ///
-///   text  at least one '['; reads stop before `end`, but for at most 48 bytes, which must be
-///         readable
+///   body   48 bytes behind it must be readable
+///   marks  where in `body` the brackets, commas and beginnings of scalars are, in order, as a
+///          structural parser has found them; the first is the array's '['. Ends with a mark at
+///          or beyond the end of `body`, and one more readable number behind that
 ///   values_max  bounds the room taken in `out` beforehand
 ///
-/// Source: Clinger, "How to Read Floating Point Numbers Accurately", PLDI 1990: mantissa and power
-/// of ten exact, then one division or product rounds once. About 4 ns for numbers of one to three
-/// digits, 1.6 times the speed of asking the parser for each.
-bool read_plain_floats(const char* text, const char* end, size_t values_max,
-                       std::vector<float>& out);
+/// Because the marks say where each number begins and ends, the numbers do not wait for each other:
+/// 2.3 ns for each of one to three digits, where a reader that looks for the commas itself
+/// takes 3.6 ns; 16 ns for nine digits behind the point, 33 ns for seventeen.
+const uint32_t* read_plain_floats(std::string_view body, const uint32_t* marks, size_t values_max,
+                                  std::vector<float>& out);
 
 }  // namespace aionbd

@@ -48,6 +48,18 @@ const Filter* pointer_to(const std::optional<Filter>& filter) {
   return filter ? &*filter : nullptr;
 }
 
+/// Decode, one change of payloads, how many points it changed.
+template <typename Decode, typename Change>
+Status change_payloads(Call& call, Decode decode, Change change) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
+                   call.server.collection(call.param(0)));
+  ASSIGN_OR_RETURN(const PointsBody body, decode(call.server.reader(), call.request.body,
+                                                 collection->info().options.id_type));
+  ASSIGN_OR_RETURN(const uint64_t updated, change(*collection, body));
+  call.response.body = encode_count("updated", updated);
+  return {};
+}
+
 }  // namespace
 
 Status handle_put_point(Call& call) {
@@ -107,6 +119,7 @@ Status handle_list_points(Call& call) {
                    call.server.collection(call.param(0)));
   const uint64_t limit_max = call.server.limits().page_limit_max;
   ListRequest request;
+  request.deadline = call.request.deadline;
   ASSIGN_OR_RETURN(request.limit,
                    query_number(call, "limit", std::min<uint64_t>(100, limit_max), 1, limit_max));
   ASSIGN_OR_RETURN(request.offset, query_number(call, "offset", 0, 0, UINT64_MAX));
@@ -161,6 +174,7 @@ Status handle_scroll(Call& call) {
                    decode_scroll(call.server.reader(), call.request.body,
                                  collection->info().options.id_type, call.server.limits()));
   ListRequest request;
+  request.deadline = call.request.deadline;
   request.limit = body.limit;
   request.after_id = body.cursor;
   request.filter = pointer_to(body.filter);
@@ -176,33 +190,24 @@ Status handle_count(Call& call) {
                    call.server.collection(call.param(0)));
   ASSIGN_OR_RETURN(const std::optional<Filter> filter,
                    decode_count(call.server.reader(), call.request.body));
-  ASSIGN_OR_RETURN(const uint64_t count, collection->count(pointer_to(filter)));
+  ASSIGN_OR_RETURN(const uint64_t count,
+                   collection->count(pointer_to(filter), call.request.deadline));
   call.response.body = encode_count("count", count);
   return {};
 }
 
 Status handle_payload_set(Call& call) {
-  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
-                   call.server.collection(call.param(0)));
-  ASSIGN_OR_RETURN(const PointsBody body,
-                   decode_payload_set(call.server.reader(), call.request.body,
-                                      collection->info().options.id_type));
-  ASSIGN_OR_RETURN(const uint64_t updated,
-                   collection->set_payload(body.ids, body.payload, call.request.deadline));
-  call.response.body = encode_count("updated", updated);
-  return {};
+  return change_payloads(
+      call, decode_payload_set, [&](Collection& collection, const PointsBody& body) {
+        return collection.set_payload(body.ids, body.payload, call.request.deadline);
+      });
 }
 
 Status handle_payload_delete(Call& call) {
-  ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
-                   call.server.collection(call.param(0)));
-  ASSIGN_OR_RETURN(const PointsBody body,
-                   decode_payload_delete(call.server.reader(), call.request.body,
-                                         collection->info().options.id_type));
-  ASSIGN_OR_RETURN(const uint64_t updated,
-                   collection->delete_payload_keys(body.ids, body.keys, call.request.deadline));
-  call.response.body = encode_count("updated", updated);
-  return {};
+  return change_payloads(
+      call, decode_payload_delete, [&](Collection& collection, const PointsBody& body) {
+        return collection.delete_payload_keys(body.ids, body.keys, call.request.deadline);
+      });
 }
 
 }  // namespace aionbd

@@ -251,6 +251,51 @@ TEST(JsonReader, RoundsToF32AndKnowsItsRange) {
   }
 }
 
+/// Reads every array of numbers in a body, in objects and arrays at any depth, and skips the rest.
+Status read_all_floats(JsonValue& value, std::vector<float>& out) {
+  if (value.kind() == JsonKind::kObject) {
+    return value.read_object(
+        [&](std::string_view, JsonValue& field) { return read_all_floats(field, out); });
+  }
+  if (value.kind() != JsonKind::kArray) return value.skip();
+  if (value.name() == "list") {
+    return value.read_array([&](JsonValue& item) { return item.read_floats(100, true, out); });
+  }
+  return value.read_floats(100, true, out);
+}
+
+Result<std::vector<float>> all_floats(std::string_view text) {
+  const std::string body = padded(text);
+  JsonReader reader;
+  std::vector<float> out;
+  RETURN_IF_ERROR(
+      reader.read(std::string_view(body).substr(0, text.size()),
+                  [&](std::string_view, JsonValue& v) { return read_all_floats(v, out); }));
+  return out;
+}
+
+// Arrays of numbers are read beside the library, which must then go on right behind them.
+TEST(JsonReader, GoesOnBehindArraysOfNumbers) {
+  const std::vector<float> want = {1, 2, 3, 4};
+  for (const char* text :
+       {"{\"a\":[1,2],\"b\":[3,4]}", "{\"a\":[1,2,3,4]}",
+        "{\"a\":[1,2],\"x\":{\"y\":\"]}\",\"b\":[3]},\"c\":[4]}", "{\"list\":[[1,2],[3,4]]}",
+        "{\"list\":[[1],[2,3]],\"b\":[4]}", "{\"list\":[[1],[],[2]],\"e\":[],\"b\":[3,4]}",
+        " { \"a\" : [ 1 , 2\n] , \"b\" : { \"c\" : [3] } , \"d\" : [ 4 ] } ",
+        "{\"a\":[1,2.0],\"n\":null,\"b\":[3e0,0.4e1],\"t\":true}"}) {
+    const auto got = all_floats(text);
+    ASSERT_TRUE(got.has_value()) << text << ": " << got.error().message();
+    EXPECT_EQ(*got, want) << text;
+  }
+  for (const char* text :
+       {"{\"a\":[1,2]", "{\"a\":[1,2]]", "{\"a\":[1,2],}", "{\"a\":[1,2]}}", "{\"a\":[1,2}]",
+        "{\"a\":[1,2\"b\":[3]}", "{\"a\":[1,2]\"b\":[3]}", "{\"a\":[1,2] 3}", "{\"a\":[1,2]:3}",
+        "{\"a\":[1,2],[3]}", "{\"a\":[1,2],\"a\":[3]}", "{\"list\":[[1,2][3]]}",
+        "{\"list\":[[1,2],]}", "{\"list\":[[1,2]}", "{\"list\":[[1,2]}]", "{\"a\":[1,2]} {}"}) {
+    EXPECT_FALSE(all_floats(text).has_value()) << text;
+  }
+}
+
 TEST(JsonReader, WholeNumbersAreExact) {
   const auto read = [](std::string_view value_text) -> Result<uint64_t> {
     const std::string text = "{\"limit\":" + std::string(value_text) + "}";

@@ -393,6 +393,22 @@ TEST_F(ServerTest, AWaitingRequestGivesUpAtItsDeadline) {
   EXPECT_EQ(first.get(), 200);
 }
 
+TEST_F(ServerTest, EveryScanOfPointsHasTheDeadlineOfItsRequest) {
+  start();
+  make_docs();
+  Client client(port());
+  const std::string filter = R"({"filter":{"must":[{"field":"a","value":1}]}})";
+  int scans = 0;
+  for (const std::string& each : {request("GET", "/collections/docs/points"),
+                                  request("POST", "/collections/docs/points/scroll", filter),
+                                  request("POST", "/collections/docs/points/count", filter),
+                                  request("POST", "/collections/docs/points/delete", filter)}) {
+    const Client::Answer answer = client.ask(each);
+    EXPECT_EQ(answer.status, 200) << each << answer.body;
+    EXPECT_EQ(behaviour_.scans_with_deadline.load(), ++scans) << each;
+  }
+}
+
 TEST_F(ServerTest, ASlowBodyIsA408) {
   start({{"request_timeout_ms", "100"}});
   Client client(port());

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "aionbd/database.h"
 #include "aionbd/types.h"
 
 namespace aionbd {
@@ -16,7 +17,8 @@ constexpr uint64_t kDayMs = 86400000;
 constexpr std::string_view kVariablePrefix = "AIONBD_";
 constexpr std::string_view kFlagPrefix = "--";
 /// Read by the program itself, not settings: the config file, and the kernels' target.
-constexpr std::array<std::string_view, 2> kOtherVariables = {"AIONBD_CONFIG", "AIONBD_SIMD"};
+constexpr std::string_view kSimdVariable = "AIONBD_SIMD";
+constexpr std::array<std::string_view, 2> kOtherVariables = {"AIONBD_CONFIG", kSimdVariable};
 
 using S = Settings;
 
@@ -272,6 +274,17 @@ Found find_value(const SettingRow& row, const SettingSources& sources,
   return {std::string(row.default_text), name};
 }
 
+/// The library takes the best kernels when it does not know the wanted ones; for a server that
+/// would hide a typing slip.
+Status check_simd(const SettingSources& sources) {
+  const auto wanted = sources.environment.find(std::string(kSimdVariable));
+  if (wanted == sources.environment.end() || wanted->second.empty()) return {};
+  const std::vector<std::string_view> names = Database::simd_targets();
+  if (std::find(names.begin(), names.end(), wanted->second) != names.end()) return {};
+  return invalid_argument(fmt::format("{} must be one of {} on this CPU: got \"{}\"", kSimdVariable,
+                                      fmt::join(names, ", "), wanted->second));
+}
+
 Status check_together(const Settings& settings) {
   if (settings.memory_budget_mb > 0 && settings.memory_budget_bytes > 0 &&
       settings.memory_budget_mb * kMiB != settings.memory_budget_bytes) {
@@ -383,6 +396,7 @@ Result<LoadedSettings> load_settings(const SettingSources& sources) {
     }
   }
   RETURN_IF_ERROR(check_together(out.settings));
+  RETURN_IF_ERROR(check_simd(sources));
   add_warnings(sources, out);
   return out;
 }
@@ -402,6 +416,8 @@ DatabaseOptions database_options(const Settings& settings) {
   out.checkpoint_interval = static_cast<uint32_t>(settings.checkpoint_interval);
   out.async_checkpoints = settings.async_checkpoints;
   out.compact_after = static_cast<uint32_t>(settings.checkpoint_compact_after);
+  out.index_build_cooldown = std::chrono::milliseconds(settings.l2_index_build_cooldown_ms);
+  out.index_warmup_on_boot = settings.l2_index_warmup_on_boot;
   out.search_threads = static_cast<uint32_t>(settings.search_threads);
   return out;
 }

@@ -4,6 +4,8 @@
 
 #include <set>
 
+#include "aionbd/database.h"
+
 namespace aionbd {
 namespace {
 
@@ -112,6 +114,21 @@ TEST(Settings, WhatThisBuildCannotDoIsRefused) {
   const std::string secret = refusal(from({}, {{"AIONBD_AUTH_API_KEYS", "t:hunter2"}}));
   EXPECT_NE(secret, "");
   EXPECT_EQ(secret.find("hunter2"), std::string::npos) << secret;
+}
+
+TEST(Settings, RefusesKernelsThatAreNotThere) {
+  const auto with = [](std::string_view simd) {
+    return refusal(from({}, {{"AIONBD_SIMD", std::string(simd)}}));
+  };
+  for (const char* unknown : {"bogus", "AVX2", "scalar ", "avx2,scalar", "mmx"}) {
+    const std::string refused = with(unknown);
+    EXPECT_NE(refused.find("AIONBD_SIMD must be one of "), std::string::npos) << unknown;
+    for (const std::string_view name : Database::simd_targets()) {
+      EXPECT_NE(refused.find(name), std::string::npos) << name;
+    }
+  }
+  for (const std::string_view name : Database::simd_targets()) EXPECT_EQ(with(name), "") << name;
+  EXPECT_EQ(with(""), "");
 }
 
 TEST(Settings, WarnsOfWhatHasNoEffect) {

@@ -615,6 +615,11 @@ Status read_search_option(std::string_view key, JsonValue& value, const WireLimi
     request.offset = static_cast<uint32_t>(number);
     return {};
   }
+  if (key == "param") {
+    ASSIGN_OR_RETURN(const uint64_t number, read_bounded(value, 1, kSearchParamMax));
+    request.param = static_cast<uint32_t>(number);
+    return {};
+  }
   if (key == "target_recall") {
     ASSIGN_OR_RETURN(const double number, value.read_double());
     if (!(number > 0 && number <= 1)) return value.must_be("above 0 and at most 1");
@@ -704,6 +709,7 @@ void write_how(JsonWriter& writer, const SearchResult& result, bool explain) {
     writer.begin_object();
     writer.key("segment").number(plan.segment_id).key("plan").string(plan.plan);
     writer.key("rows").number(plan.rows).key("candidates").number(plan.candidates);
+    writer.key("estimated").number(plan.estimated);
     writer.end_object();
   }
   writer.end_array();
@@ -911,6 +917,24 @@ std::string encode_topk_batch(const std::vector<SearchResult>& results, bool exp
   return out;
 }
 
+namespace {
+
+void write_index_stats(JsonWriter& writer, const IndexStats& index) {
+  writer.begin_object().key("kind").string(index.kind);
+  writer.key("metric").string(name_of(kMetricNames, index.metric));
+  writer.key("state").string("ready").key("codec").string(index.codec);
+  writer.key("disk_bytes").number(index.disk_bytes).key("hot_bytes").number(index.hot_bytes);
+  writer.key("recall_curve").begin_array();
+  for (const RecallCurvePoint& point : index.curve) {
+    writer.begin_object().key("k").number(uint64_t{point.k}).key("ef").number(uint64_t{point.ef});
+    writer.key("recall").number(point.recall).key("recall_low").number(point.recall_low);
+    writer.end_object();
+  }
+  writer.end_array().end_object();
+}
+
+}  // namespace
+
 std::string encode_stats(const CollectionStats& stats) {
   std::string out;
   JsonWriter writer(out);
@@ -918,6 +942,7 @@ std::string encode_stats(const CollectionStats& stats) {
   write_collection(writer, stats.info);
   writer.key("disk_bytes").number(stats.disk_bytes);
   writer.key("memory_bytes").number(stats.memory_bytes);
+  writer.key("index_bytes").number(stats.index_bytes);
   writer.key("segments").begin_array();
   for (const SegmentStats& segment : stats.segments) {
     writer.begin_object();
@@ -925,7 +950,9 @@ std::string encode_stats(const CollectionStats& stats) {
     writer.key("rows").number(segment.rows).key("rows_deleted").number(segment.rows_deleted);
     writer.key("disk_bytes").number(segment.disk_bytes);
     writer.key("memory_bytes").number(segment.memory_bytes);
-    writer.end_object();
+    writer.key("indexes").begin_array();
+    for (const IndexStats& index : segment.indexes) write_index_stats(writer, index);
+    writer.end_array().end_object();
   }
   writer.end_array().end_object();
   return out;

@@ -1,0 +1,76 @@
+// Sees to it that large sealed segments get the indexes their searches want.
+//
+// One thread, beside writes and checkpoints: it opens the index files the catalog names (at start,
+// or at the first search), builds what is missing from an immutable segment, and hands the finished
+// file to maintenance, which makes it part of the store in one step. Until then searches are
+// answered exactly. A segment that is merged away while its index is built costs that build.
+//
+// Segments without an index are first merged into one when together they are worth it (a fixed
+// share of the indexed rows), so that a collection that grows has few indexes, each row is merged
+// and indexed O(log n) times, and at most that share is ever read without one.
+//
+// A damaged index file is dropped and built again; the rows themselves are in the segment.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <set>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/mutex.h"
+#include "engine/context.h"
+#include "engine/maintenance.h"
+
+namespace aionbd {
+
+/// Rows below which a scan is quick anyway.
+inline constexpr uint64_t kIndexRowsMin = 4096;
+
+/// Thread safety: safe.
+class IndexKeeper {
+ public:
+  using Collections = std::vector<std::shared_ptr<StoredCollection>>;
+  IndexKeeper(std::shared_ptr<EngineContext> context, std::function<Collections()> collections,
+              Maintenance& maintenance);
+  ~IndexKeeper();
+
+  /// Something may be due.
+  void wake();
+  /// Builds what is missing for one collection, on the caller's thread.
+  Status build_all(StoredCollection& collection);
+  /// Gives up the build in progress and begins no other; returns when the thread has ended. By the
+  /// owner only.
+  void stop();
+
+ private:
+  void run();
+  bool wait_for_work();
+  /// One step for one collection: true when something was done and more may be left.
+  Result<bool> step(StoredCollection& collection, Metric metric, uint64_t rows_min)
+      REQUIRES(work_mutex_);
+  Status open_stored(StoredCollection& collection, Metric metric) REQUIRES(work_mutex_);
+  Status build(StoredCollection& collection, const std::shared_ptr<const SealedSegment>& segment,
+               Metric metric) REQUIRES(work_mutex_);
+  bool hopeless(SegmentId segment, Metric metric) const REQUIRES(work_mutex_);
+
+  // Constant after construction.
+  const std::shared_ptr<EngineContext> context_;
+  const std::function<Collections()> collections_;
+  Maintenance& maintenance_;
+
+  std::atomic<bool> stopping_{false};
+  /// Held for a whole step. Before maintenance's job lock in the lock order.
+  Mutex work_mutex_;
+  /// Segments whose rows do not suit an index.
+  std::set<std::pair<SegmentId, Metric>> hopeless_ GUARDED_BY(work_mutex_);
+
+  Mutex wake_mutex_;
+  CondVar wake_;
+  bool due_ GUARDED_BY(wake_mutex_) = false;
+  MonotonicTime rest_until_ GUARDED_BY(wake_mutex_) = MonotonicTime();
+  std::thread thread_;
+};
+
+}  // namespace aionbd

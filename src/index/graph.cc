@@ -1,0 +1,413 @@
+#include "index/graph.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+
+#include "base/rng.h"
+
+namespace aionbd {
+
+namespace {
+
+/// Rows among which a walk looks for its start.
+constexpr size_t kEntriesMax = 128;
+/// Largest share of the rows that one build batch adds: its rows cannot choose each other.
+constexpr double kBatchShare = 0.02;
+/// Neighbours whose mutual distances are computed together while pruning.
+constexpr size_t kPruneBlock = 16;
+/// A list of edges back may grow this much over the degree before it is pruned: pruning costs the
+/// same for one surplus edge as for many.
+constexpr double kSlack = 1.3;
+/// Rows that may lose edges so that the stored lists of all can be shorter.
+constexpr double kCutShare = 0.02;
+
+/// Estimates from the codes of the segment.
+struct CodeScorer {
+  const PlaneQuery& query;
+  const PlaneLayout& layout;
+  const uint8_t* high;
+
+  void prefetch(uint32_t row) const {
+    const uint8_t* at = high + row * layout.high_stride();
+    for (size_t line = 0; line < layout.lines; ++line) __builtin_prefetch(at + line * 64);
+  }
+  void score(const uint32_t* rows, size_t n, float* out) const {
+    query.estimate(high, rows, n, out);
+  }
+};
+
+/// Distances from one row while building.
+struct RowScorer {
+  const ByteCodes& codes;
+  ByteQuery query;
+
+  void prefetch(uint32_t row) const { codes.prefetch(row); }
+  void score(const uint32_t* rows, size_t n, float* out) const {
+    query.distances(codes, rows, n, out);
+  }
+};
+
+}  // namespace
+
+/// Thread safety: single owner.
+class GraphWalk {
+ public:
+  GraphWalk(const GraphView& graph, size_t ef, GraphScratch* scratch)
+      : graph_(graph), ef_(ef), s_(*scratch) {
+    const size_t words = (size_t{graph.rows} + 63) / 64;
+    if (s_.visited_.size() != words) {
+      s_.visited_.assign(words, 0);
+    } else if (s_.touched_.size() > words / 8) {
+      std::fill(s_.visited_.begin(), s_.visited_.end(), 0);
+    } else {
+      for (const uint32_t row : s_.touched_) s_.visited_[row / 64] = 0;
+    }
+    s_.touched_.clear();
+    if (s_.pool_.size() < ef) s_.pool_.resize(ef);
+    s_.looks_ = 0;
+    visited_ = s_.visited_.data();
+    pool_ = s_.pool_.data();
+  }
+
+  // Whether a neighbour is new, and whether it is near enough, are coin flips to the CPU, so both
+  // are decided without a branch. A read from memory takes as long as estimating 30 rows: the lists
+  // of edges are asked for as soon as a row enters the pool, and two rows are expanded together, so
+  // that one's codes arrive while the other's edges are sifted.
+  template <class Scorer>
+  void run(const Scorer& scorer, std::span<const uint32_t> entries) {
+    start(scorer, entries);
+    uint32_t fresh[kFreshMax];
+    float distances[kFreshMax];
+    size_t at = 0;
+    while (at < count_) {
+      size_t n = 0;
+      size_t expanded = 0;
+      for (size_t i = at; i < count_ && expanded < kExpandTogether; ++i) {
+        if ((pool_[i].row & kExpanded) != 0) continue;
+        n = gather(scorer, pool_[i].row, fresh, n);
+        pool_[i].row |= kExpanded;
+        ++expanded;
+      }
+      s_.touched_.insert(s_.touched_.end(), fresh, fresh + n);
+      scorer.score(fresh, n, distances);
+      s_.looks_ += n;
+      at = std::min(at, take_nearer(fresh, distances, n));
+      while (at < count_ && (pool_[at].row & kExpanded) != 0) ++at;
+    }
+    for (size_t i = 0; i < count_; ++i) pool_[i].row &= ~kExpanded;
+    s_.pool_count_ = count_;
+  }
+
+  /// Neighbours of one row, at most.
+  static constexpr size_t kDegreeMax = 256;
+
+ private:
+  template <class Scorer>
+  void start(const Scorer& scorer, std::span<const uint32_t> entries) {
+    float distances[kEntriesMax];
+    const size_t n = std::min(entries.size(), kEntriesMax);
+    scorer.score(entries.data(), n, distances);
+    s_.looks_ += n;
+    size_t best = 0;
+    for (size_t i = 1; i < n; ++i) {
+      if (distances[i] < distances[best]) best = i;
+    }
+    first_visit(entries[best]);
+    s_.touched_.push_back(entries[best]);
+    insert(distances[best], entries[best]);
+  }
+
+  /// Appends to `fresh`, which has n rows, the neighbours of `row` not met before.
+  template <class Scorer>
+  size_t gather(const Scorer& scorer, uint32_t row, uint32_t* fresh, size_t n) {
+    const uint32_t* neighbours = graph_.of(row);
+    const size_t before = n;
+    for (uint32_t i = 0; i < graph_.degree && neighbours[i] != kNoNeighbour; ++i) {
+      fresh[n] = neighbours[i];
+      n += first_visit(neighbours[i]);
+    }
+    for (size_t i = before; i < n; ++i) scorer.prefetch(fresh[i]);
+    return n;
+  }
+
+  /// Puts those near enough into the pool; the place of the nearest of them.
+  size_t take_nearer(uint32_t* rows, float* distances, size_t n) {
+    size_t near = 0;
+    const float worst =
+        count_ < ef_ ? std::numeric_limits<float>::infinity() : pool_[ef_ - 1].distance;
+    for (size_t i = 0; i < n; ++i) {
+      rows[near] = rows[i];
+      distances[near] = distances[i];
+      near += distances[i] < worst ? 1 : 0;
+    }
+    size_t nearest = ef_;
+    for (size_t i = 0; i < near; ++i) {
+      const size_t place = insert(distances[i], rows[i]);
+      nearest = std::min(nearest, place);
+      if (place < ef_) prefetch_edges(rows[i]);
+    }
+    return nearest;
+  }
+
+  void prefetch_edges(uint32_t row) const {
+    const char* at = reinterpret_cast<const char*>(graph_.of(row));
+    const size_t bytes = size_t{graph_.degree} * sizeof(uint32_t);
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i);
+  }
+
+  /// 1 if it was not visited before.
+  size_t first_visit(uint32_t row) {
+    uint64_t& word = visited_[row / 64];
+    const uint64_t before = word >> (row % 64) & 1;
+    word |= uint64_t{1} << (row % 64);
+    return 1 - before;
+  }
+
+  /// Its place in the pool; ef when it did not get in.
+  size_t insert(float distance, uint32_t row) {
+    if (count_ == ef_ && !(distance < pool_[ef_ - 1].distance)) return ef_;
+    const GraphCandidate* low = pool_;
+    for (size_t length = count_; length > 0;) {
+      const size_t half = (length + 1) / 2;
+      low = low[half - 1].distance <= distance ? low + half : low;
+      length -= half;
+    }
+    const auto place = static_cast<size_t>(low - pool_);
+    if (count_ < ef_) ++count_;
+    for (size_t i = count_ - 1; i > place; --i) pool_[i] = pool_[i - 1];
+    pool_[place] = {distance, row};
+    return place;
+  }
+
+  static constexpr size_t kExpandTogether = 2;
+  static constexpr size_t kFreshMax = kDegreeMax * kExpandTogether;
+  static constexpr uint32_t kExpanded = uint32_t{1} << 31;
+
+  const GraphView graph_;
+  const size_t ef_;
+  GraphScratch& s_;
+  uint64_t* visited_ = nullptr;
+  GraphCandidate* pool_ = nullptr;
+  size_t count_ = 0;
+};
+
+void search_graph(const GraphView& graph, const PlaneQuery& query, const PlaneLayout& layout,
+                  const uint8_t* high, size_t ef, GraphScratch* scratch) {
+  GraphWalk walk(graph, ef, scratch);
+  walk.run(CodeScorer{query, layout, high}, graph.entries);
+}
+
+/// Thread safety: the phases of a batch run on the pool; everything else is single owner.
+class GraphBuild::Builder {
+ public:
+  Builder(const ByteCodes& codes, uint32_t rows, const GraphParameters& parameters,
+          ThreadPool* pool)
+      : codes_(codes),
+        parameters_(parameters),
+        pool_(*pool),
+        rows_(rows),
+        wide_(static_cast<uint32_t>(parameters.degree * kSlack)) {
+    lists_.assign(size_t{rows_} * wide_, kNoNeighbour);
+    counts_.assign(rows_, 0);
+  }
+
+  bool add(std::span<const uint32_t> rows, const std::function<bool()>& cancelled) {
+    // The first row has nobody to know; the rows of a batch do not see each other, so batches start
+    // small and double.
+    const auto batch_max =
+        std::max<size_t>(64, static_cast<size_t>(static_cast<double>(rows_) * kBatchShare));
+    size_t done = 0;
+    while (done < rows.size()) {
+      if (cancelled()) return false;
+      const size_t n = added_ == 0 ? 1 : std::min({added_, batch_max, rows.size() - done});
+      const std::span<const uint32_t> batch = rows.subspan(done, n);
+      if (added_ > 0) add_batch(batch);
+      for (const uint32_t row : batch) {
+        if (entries_.size() < kEntriesMax) entries_.push_back(row);
+      }
+      done += n;
+      added_ += n;
+    }
+    return true;
+  }
+
+  BuiltGraph finish() {
+    in_parallel(rows_, [&](size_t row, Lane& lane) {
+      shrink(static_cast<uint32_t>(row), parameters_.degree, lane);
+    });
+    // Few rows use all the room they may: the stored lists are as long as nearly all need.
+    std::vector<uint32_t> lengths(parameters_.degree + 1, 0);
+    for (const uint32_t count : counts_) ++lengths[count];
+    uint32_t stored = parameters_.degree;
+    for (size_t longer = 0; stored > 1; --stored) {
+      longer += lengths[stored];
+      if (static_cast<double>(longer) > kCutShare * static_cast<double>(rows_)) break;
+    }
+    BuiltGraph out;
+    out.degree = std::min(parameters_.degree, (stored + 7) / 8 * 8);
+    out.neighbours.assign(size_t{rows_} * out.degree, kNoNeighbour);
+    for (uint32_t row = 0; row < rows_; ++row) {
+      // Lists are sorted by distance after pruning; a longer one loses its farthest.
+      std::copy_n(list(row), std::min(counts_[row], out.degree),
+                  out.neighbours.data() + size_t{row} * out.degree);
+    }
+    out.entries = entries_;
+    return out;
+  }
+
+ private:
+  /// What one thread works with.
+  struct Lane {
+    GraphScratch scratch;
+    std::vector<GraphCandidate> candidates;
+    std::vector<float> distances;
+    std::vector<uint32_t> chosen;
+  };
+
+  uint32_t* list(uint32_t row) { return lists_.data() + size_t{row} * wide_; }
+  GraphView view() const { return {lists_.data(), rows_, wide_, entries_}; }
+
+  template <class Body>
+  void in_parallel(size_t n, Body body) {
+    constexpr size_t kChunk = 64;
+    std::atomic<size_t> next{0};
+    const size_t threads = pool_.helpers_count() + 1;
+    lanes_.resize(threads);
+    pool_.for_each(threads, [&](size_t lane) {
+      for (;;) {
+        const size_t first = next.fetch_add(kChunk);
+        if (first >= n) return;
+        for (size_t i = first; i < std::min(n, first + kChunk); ++i) body(i, lanes_[lane]);
+      }
+    });
+  }
+
+  void add_batch(std::span<const uint32_t> batch) {
+    in_parallel(batch.size(), [&](size_t i, Lane& lane) {
+      const uint32_t row = batch[i];
+      GraphWalk walk(view(), parameters_.build_width, &lane.scratch);
+      walk.run(RowScorer{codes_, ByteQuery(codes_, row)}, entries_);
+      const auto found = lane.scratch.found();
+      lane.candidates.assign(found.begin(), found.end());
+      choose(row, parameters_.degree, lane);
+      std::copy(lane.chosen.begin(), lane.chosen.end(), list(row));
+      counts_[row] = static_cast<uint32_t>(lane.chosen.size());
+    });
+    add_edges_back(batch);
+  }
+
+  struct Edge {
+    uint32_t to;
+    uint32_t from;
+  };
+
+  void add_edges_back(std::span<const uint32_t> batch) {
+    edges_.clear();
+    for (const uint32_t row : batch) {
+      for (uint32_t i = 0; i < counts_[row]; ++i) edges_.push_back({list(row)[i], row});
+    }
+    std::sort(edges_.begin(), edges_.end(), [](const Edge& a, const Edge& b) {
+      return a.to != b.to ? a.to < b.to : a.from < b.from;
+    });
+    starts_.clear();
+    for (size_t i = 0; i < edges_.size(); ++i) {
+      if (i == 0 || edges_[i].to != edges_[i - 1].to) starts_.push_back(i);
+    }
+    starts_.push_back(edges_.size());
+    in_parallel(starts_.size() - 1, [&](size_t i, Lane& lane) {
+      merge({edges_.data() + starts_[i], starts_[i + 1] - starts_[i]}, lane);
+    });
+  }
+
+  void merge(std::span<const Edge> edges, Lane& lane) {
+    const uint32_t row = edges[0].to;
+    uint32_t* to = list(row);
+    uint32_t& count = counts_[row];
+    if (count + edges.size() <= wide_) {
+      for (const Edge& edge : edges) to[count++] = edge.from;
+      return;
+    }
+    std::vector<uint32_t> all(to, to + count);
+    for (const Edge& edge : edges) all.push_back(edge.from);
+    choose_among(row, all, lane);
+  }
+
+  void choose_among(uint32_t row, const std::vector<uint32_t>& all, Lane& lane) {
+    lane.distances.resize(all.size());
+    ByteQuery(codes_, row).distances(codes_, all.data(), all.size(), lane.distances.data());
+    lane.candidates.clear();
+    for (size_t i = 0; i < all.size(); ++i) {
+      lane.candidates.push_back({lane.distances[i], all[i]});
+    }
+    std::sort(lane.candidates.begin(), lane.candidates.end(),
+              [](const GraphCandidate& a, const GraphCandidate& b) {
+                return a.distance != b.distance ? a.distance < b.distance : a.row < b.row;
+              });
+    choose(row, parameters_.degree, lane);
+    uint32_t* to = list(row);
+    std::copy(lane.chosen.begin(), lane.chosen.end(), to);
+    std::fill(to + lane.chosen.size(), to + wide_, kNoNeighbour);
+    counts_[row] = static_cast<uint32_t>(lane.chosen.size());
+  }
+
+  void shrink(uint32_t row, uint32_t degree, Lane& lane) {
+    if (counts_[row] <= degree) return;
+    choose_among(row, std::vector<uint32_t>(list(row), list(row) + counts_[row]), lane);
+  }
+
+  /// RobustPrune: nearest first, a candidate stays unless one already chosen is nearer to it than
+  /// the row is, by the factor alpha.
+  void choose(uint32_t row, uint32_t degree, Lane& lane) {
+    lane.chosen.clear();
+    float distances[kPruneBlock];
+    for (const GraphCandidate& candidate : lane.candidates) {
+      if (candidate.row == row) continue;
+      const ByteQuery query(codes_, candidate.row);
+      bool occluded = false;
+      for (size_t first = 0; first < lane.chosen.size() && !occluded; first += kPruneBlock) {
+        const size_t n = std::min(kPruneBlock, lane.chosen.size() - first);
+        query.distances(codes_, lane.chosen.data() + first, n, distances);
+        for (size_t i = 0; i < n; ++i) {
+          if (parameters_.alpha * distances[i] <= candidate.distance) {
+            occluded = true;
+            break;
+          }
+        }
+      }
+      if (occluded) continue;
+      lane.chosen.push_back(candidate.row);
+      if (lane.chosen.size() == degree) break;
+    }
+  }
+
+  const ByteCodes codes_;
+  const GraphParameters parameters_;
+  ThreadPool& pool_;
+  const uint32_t rows_;
+  const uint32_t wide_;  // room of a list
+  std::vector<uint32_t> lists_;
+  std::vector<uint32_t> counts_;
+  std::vector<uint32_t> entries_;
+  size_t added_ = 0;
+  std::vector<Lane> lanes_;
+  std::vector<Edge> edges_;
+  std::vector<size_t> starts_;
+};
+
+GraphBuild::GraphBuild(const ByteCodes& codes, uint32_t rows, const GraphParameters& parameters,
+                       ThreadPool* pool)
+    : builder_(std::make_unique<Builder>(codes, rows, parameters, pool)) {}
+
+GraphBuild::~GraphBuild() = default;
+
+bool GraphBuild::add(std::span<const uint32_t> rows, const std::function<bool()>& cancelled) {
+  return builder_->add(rows, cancelled);
+}
+
+BuiltGraph GraphBuild::finish() {
+  return builder_->finish();
+}
+
+}  // namespace aionbd

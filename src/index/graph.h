@@ -1,0 +1,110 @@
+// A proximity graph over the rows of one segment: candidates of a query in a few hundred looks.
+//
+// One flat graph of bounded degree with long and short edges (Vamana: Subramanya et al., "DiskANN",
+// NeurIPS 2019), built in batches (ParlayANN: Manohar et al., PPoPP 2024): the rows of a batch
+// search the graph of all batches before them, in parallel, choose their neighbours, and the edges
+// back are merged row by row. So the result depends on data and seed, never on threads.
+//
+// Departures: distances for building come from 8-bit codes of the projected rows; the walk starts
+// from the nearest of a few sampled entry rows instead of one medoid, which saves the hops that
+// upper layers (HNSW) are for; every row keeps an edge from its nearest neighbour so that none is
+// out of reach.
+//
+// A walk (beam search) keeps the `ef` best rows seen in one sorted array, expands the best not yet
+// expanded, and ends when all are. Each expansion is one read of a row of edges and one call of the
+// scorer for all neighbours not met before, whose codes are prefetched while the edges are read.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "quant/byte_codec.h"
+#include "quant/plane_codec.h"
+
+namespace aionbd {
+
+/// No neighbour: ends a short list of neighbours.
+inline constexpr uint32_t kNoNeighbour = UINT32_MAX;
+
+struct GraphParameters {
+  uint32_t degree = 32;        // neighbours per row, at most
+  uint32_t build_width = 100;  // rows kept by the searches that choose neighbours
+  float alpha = 1.2F;          // on squared distances: above 1 keeps longer edges
+  uint64_t seed = 1;
+};
+
+/// A graph where it lies. Thread safety: immutable.
+struct GraphView {
+  const uint32_t* neighbours = nullptr;  // uint32_t[rows x degree], kNoNeighbour behind the last
+  uint32_t rows = 0;
+  uint32_t degree = 0;
+  std::span<const uint32_t> entries;
+
+  const uint32_t* of(uint32_t row) const { return neighbours + size_t{row} * degree; }
+};
+
+struct BuiltGraph {
+  uint32_t degree = 0;
+  std::vector<uint32_t> neighbours;
+  std::vector<uint32_t> entries;
+
+  GraphView view() const {
+    return {neighbours.data(), static_cast<uint32_t>(neighbours.size() / degree), degree, entries};
+  }
+};
+
+/// Rows met and kept by a walk.
+struct GraphCandidate {
+  float distance;  // estimated, squared
+  uint32_t row;
+};
+
+/// What a walk needs besides the graph; reused from walk to walk. Thread safety: single owner.
+class GraphScratch {
+ public:
+  /// Best first, valid until the next walk.
+  std::span<const GraphCandidate> found() const { return {pool_.data(), pool_count_}; }
+  /// Rows whose distance the last walk estimated.
+  size_t looks() const { return looks_; }
+
+ private:
+  friend class GraphWalk;
+  std::vector<uint64_t> visited_;
+  std::vector<uint32_t> touched_;
+  std::vector<GraphCandidate> pool_;
+  size_t pool_count_ = 0;
+  size_t looks_ = 0;
+};
+
+/// The ef rows that look nearest to the query, into scratch->found(). `high`: the high plane of the
+/// rows' codes. REQUIRES: ef >= 1.
+void search_graph(const GraphView& graph, const PlaneQuery& query, const PlaneLayout& layout,
+                  const uint8_t* high, size_t ef, GraphScratch* scratch);
+
+/// Builds a graph over some of the rows of `codes`. Thread safety: single owner; the pool's threads
+/// work inside its calls.
+class GraphBuild {
+ public:
+  /// codes must outlive it.
+  GraphBuild(const ByteCodes& codes, uint32_t rows, const GraphParameters& parameters,
+             ThreadPool* pool);
+  ~GraphBuild();
+  GraphBuild(const GraphBuild&) = delete;
+  GraphBuild& operator=(const GraphBuild&) = delete;
+
+  /// Adds rows, best in random order; none may be added twice. False when cancelled, which leaves
+  /// nothing to finish. Cost: about build_width x degree distances a row.
+  bool add(std::span<const uint32_t> rows, const std::function<bool()>& cancelled);
+  /// The graph as it is now. REQUIRES: at least one row was added.
+  BuiltGraph finish();
+
+ private:
+  class Builder;
+  std::unique_ptr<Builder> builder_;
+};
+
+}  // namespace aionbd

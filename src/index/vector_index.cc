@@ -1,0 +1,671 @@
+#include "index/vector_index.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+
+#include "base/rng.h"
+#include "distance/kernels.h"
+#include "distance/metric.h"
+#include "index/top_k.h"
+
+namespace aionbd {
+
+namespace {
+
+constexpr double kUnitRoundoff = 0x1p-24;
+/// Longer vectors are left outside: their squares must stay far from the largest float.
+constexpr double kLengthMax = 1e15;
+/// Share of rows outside above which an index is not worth having.
+constexpr double kOutsideShareMax = 0.01;
+
+/// Rows that training looks at, and the floats they may take.
+constexpr size_t kSampleRowsMax = 32768;
+constexpr size_t kSampleFloatsMax = size_t{16} << 20;
+/// Rows encoded together.
+constexpr size_t kEncodeRows = 1024;
+
+/// Held-out queries: their mean recall is known to about 0.2 / sqrt(512) = 0.01.
+constexpr size_t kHeldOutMax = 512;
+/// One row in this many is held out at most.
+constexpr size_t kHeldOutShare = 20;
+/// The settings calibration tries, cheapest first.
+constexpr std::array<uint32_t, 18> kWidths = {8,  12,  16,  20,  24,  32,  40,  48,   64,
+                                              96, 128, 192, 256, 384, 512, 768, 1024, 2048};
+/// A curve that has come this far at the largest k needs no wider walk.
+constexpr float kRecallEnough = 0.999F;
+/// Of the true neighbours in a pool, the share that verification must not miss.
+constexpr double kVerifyShare = 0.998;
+/// One-sided 95 %.
+constexpr double kConfidence = 1.645;
+
+/// Neighbours a row may have; the stored width is what the rows really use.
+constexpr uint32_t kDegree = 48;
+constexpr uint32_t kBuildWidth = 128;
+constexpr float kAlpha = 1.15F;
+
+double length_of(const float* values, size_t n) {
+  double sum = 0;
+  for (size_t k = 0; k < n; ++k) sum += static_cast<double>(values[k]) * values[k];
+  return std::sqrt(sum);
+}
+
+/// The metric's own space turned into the Euclidean one. Thread safety: immutable.
+struct Space {
+  Metric metric;
+  size_t dimension;
+  double longest = 0;  // dot: M
+
+  size_t euclidean_dimension() const { return dimension + (metric == Metric::kDot ? 1 : 0); }
+  /// What rounding in `row` or `query` may add to a distance.
+  float slack() const {
+    if (metric == Metric::kL2) return 0;
+    return static_cast<float>(2.1 * kUnitRoundoff * (metric == Metric::kDot ? longest : 1.0));
+  }
+  bool inside(const float* row) const {
+    const double length = length_of(row, dimension);
+    return length <= kLengthMax && !(metric == Metric::kCosine && length == 0);
+  }
+  /// Zeros for a row that is outside.
+  void row(const float* from, float* to) const {
+    if (!inside(from)) {
+      std::fill_n(to, euclidean_dimension(), 0.0F);
+      return;
+    }
+    const double length = length_of(from, dimension);
+    const double scale = metric == Metric::kCosine ? 1 / length : 1;
+    for (size_t k = 0; k < dimension; ++k) to[k] = static_cast<float>(from[k] * scale);
+    if (metric == Metric::kDot) {
+      to[dimension] =
+          static_cast<float>(std::sqrt(std::max(0.0, longest * longest - length * length)));
+    }
+  }
+  void query(const float* from, double length, float* to) const {
+    double scale = 1;
+    if (metric == Metric::kCosine) scale = 1 / length;
+    if (metric == Metric::kDot && length > 0) scale = longest / length;
+    for (size_t k = 0; k < dimension; ++k) to[k] = static_cast<float>(from[k] * scale);
+    if (metric == Metric::kDot) to[dimension] = 0;
+  }
+};
+
+struct Header {
+  uint32_t metric;
+  uint32_t rows;
+  uint32_t dimension;
+  uint32_t coordinates;
+  uint32_t degree;
+  uint32_t entries;
+  uint32_t curve;
+  std::array<uint32_t, kCalibratedHits.size()> verify;
+  double longest;
+};
+
+std::string encode_header(const Header& header) {
+  std::string out;
+  Encoder encoder(&out);
+  encoder.put(header.metric);
+  encoder.put(header.rows);
+  encoder.put(header.dimension);
+  encoder.put(header.coordinates);
+  encoder.put(header.degree);
+  encoder.put(header.entries);
+  encoder.put(header.curve);
+  for (const uint32_t verify : header.verify) encoder.put(verify);
+  encoder.put(header.longest);
+  return out;
+}
+
+Result<Header> decode_header(Bytes bytes) {
+  Decoder decoder(bytes);
+  Header header{};
+  header.metric = decoder.get<uint32_t>();
+  header.rows = decoder.get<uint32_t>();
+  header.dimension = decoder.get<uint32_t>();
+  header.coordinates = decoder.get<uint32_t>();
+  header.degree = decoder.get<uint32_t>();
+  header.entries = decoder.get<uint32_t>();
+  header.curve = decoder.get<uint32_t>();
+  for (uint32_t& verify : header.verify) verify = decoder.get<uint32_t>();
+  header.longest = decoder.get<double>();
+  const bool sane = decoder.finished() && header.metric <= 2 && header.rows >= 1 &&
+                    header.degree >= 1 && header.degree <= kDegree && header.entries >= 1 &&
+                    header.longest >= 0 && header.longest <= kLengthMax;
+  if (!sane) return corruption("vector index: header is malformed");
+  return header;
+}
+
+template <typename T>
+Bytes bytes_of(const T* values, size_t n) {
+  return {reinterpret_cast<const std::byte*>(values), n * sizeof(T)};
+}
+
+}  // namespace
+
+// ---- building -----------------------------------------------------------------------------------
+
+/// Thread safety: single owner; the pool's threads work inside its calls.
+class IndexBuilder {
+ public:
+  IndexBuilder(const RowSource& rows, Metric metric, uint64_t seed, ThreadPool* pool,
+               const Cancelled& cancelled)
+      : source_(rows),
+        space_{metric, rows.dimension()},
+        seed_(seed),
+        pool_(*pool),
+        cancelled_(cancelled),
+        rows_(rows.rows_count()) {}
+
+  Result<BuiltIndex> run() {
+    RETURN_IF_ERROR(survey());
+    RETURN_IF_ERROR(train());
+    layout_.emplace(projection_.coordinates());
+    codes_.emplace(layout_->coordinates);
+    RETURN_IF_ERROR(encode());
+    choose_held_out();
+    GraphParameters parameters;
+    parameters.degree = kDegree;
+    parameters.build_width = kBuildWidth;
+    parameters.alpha = kAlpha;
+    parameters.seed = seed_;
+    GraphBuild build(codes_->view(), rows_, parameters, &pool_);
+    if (!build.add(members_, cancelled_)) return unavailable("index build was cancelled");
+    BuiltIndex out;
+    std::vector<RecallPoint> curve;
+    if (!held_out_.empty()) {
+      const BuiltGraph graph = build.finish();
+      RETURN_IF_ERROR(find_truth());
+      curve = calibrate(graph.view());
+      if (!build.add(held_out_, cancelled_)) return unavailable("index build was cancelled");
+    }
+    out.graph_ = build.finish();
+    out.planes_ = std::move(planes_);
+    std::string projection;
+    projection_.save(&projection);
+    out.small_.emplace_back(
+        IndexPart::kHeader,
+        encode_header({static_cast<uint32_t>(space_.metric), rows_,
+                       static_cast<uint32_t>(space_.dimension),
+                       static_cast<uint32_t>(layout_->coordinates), out.graph_.degree,
+                       static_cast<uint32_t>(out.graph_.entries.size()),
+                       static_cast<uint32_t>(curve.size()), verify_, space_.longest}));
+    out.small_.emplace_back(IndexPart::kProjection, std::move(projection));
+    out.small_.emplace_back(IndexPart::kCurve,
+                            std::string(as_text(bytes_of(curve.data(), curve.size()))));
+    return out;
+  }
+
+ private:
+  /// Finds the rows that belong outside, and the longest of the others.
+  Status survey() {
+    std::vector<float> block(kEncodeRows * space_.dimension);
+    outside_.assign(rows_, false);
+    size_t outside = 0;
+    for (uint32_t first = 0; first < rows_; first += kEncodeRows) {
+      const size_t n = std::min<size_t>(kEncodeRows, rows_ - first);
+      RETURN_IF_ERROR(source_.read(first, n, block.data()));
+      for (size_t i = 0; i < n; ++i) {
+        const float* row = block.data() + i * space_.dimension;
+        if (!space_.inside(row)) {
+          outside_[first + i] = true;
+          ++outside;
+        } else if (space_.metric == Metric::kDot) {
+          space_.longest = std::max(space_.longest, length_of(row, space_.dimension));
+        }
+      }
+      if (cancelled_()) return unavailable("index build was cancelled");
+    }
+    if (outside == rows_ || static_cast<double>(outside) > rows_ * kOutsideShareMax) {
+      return failed_precondition("too many rows without a place in an index: " +
+                                 std::to_string(outside));
+    }
+    return {};
+  }
+
+  Status train() {
+    const size_t width = space_.euclidean_dimension();
+    const size_t wanted =
+        std::min({size_t{rows_}, kSampleRowsMax, std::max<size_t>(256, kSampleFloatsMax / width)});
+    // Every row once before any twice: a stride over the rows, from a seeded start.
+    Rng rng(seed_);
+    Matrix sample(wanted, width);
+    std::vector<float> row(space_.dimension);
+    const double stride = static_cast<double>(rows_) / static_cast<double>(wanted);
+    const double start = rng.uniform() * stride;
+    size_t taken = 0;
+    for (size_t i = 0; i < wanted; ++i) {
+      const auto at = std::min<uint32_t>(
+          rows_ - 1, static_cast<uint32_t>(start + static_cast<double>(i) * stride));
+      if (outside_[at]) continue;
+      RETURN_IF_ERROR(source_.read(at, 1, row.data()));
+      space_.row(row.data(), sample.row(taken++));
+    }
+    if (taken == 0) return failed_precondition("no row to learn from");
+    sample.rows = taken;
+    sample.values.resize(taken * width);
+    // In random order: the first rows serve as test queries, and rows are in id order.
+    for (size_t i = taken; i > 1; --i) {
+      std::swap_ranges(sample.row(i - 1), sample.row(i - 1) + width, sample.row(rng.below(i)));
+    }
+    projection_ = Projection::train(sample, seed_);
+    return {};
+  }
+
+  Status encode() {
+    const size_t width = space_.euclidean_dimension();
+    std::vector<float> block(kEncodeRows * space_.dimension);
+    std::vector<float> vectors(kEncodeRows * width);
+    std::vector<float> y(kEncodeRows * layout_->coordinates);
+    std::vector<float> slack(kEncodeRows);
+    for (uint32_t first = 0; first < rows_; first += kEncodeRows) {
+      const size_t n = std::min<size_t>(kEncodeRows, rows_ - first);
+      RETURN_IF_ERROR(source_.read(first, n, block.data()));
+      for (size_t i = 0; i < n; ++i) {
+        space_.row(block.data() + i * space_.dimension, vectors.data() + i * width);
+      }
+      projection_.apply(vectors.data(), n, y.data(), slack.data());
+      for (size_t i = 0; i < n; ++i) {
+        slack[i] = outside_[first + i] ? kFarthest : slack[i] + space_.slack();
+      }
+      encode_planes(*layout_, y.data(), slack.data(), n, &planes_);
+      codes_->append(y.data(), n);
+      if (cancelled_()) return unavailable("index build was cancelled");
+    }
+    return {};
+  }
+
+  void choose_held_out() {
+    for (uint32_t row = 0; row < rows_; ++row) {
+      if (!outside_[row]) members_.push_back(row);
+    }
+    Rng rng(seed_ + 1);
+    for (size_t i = members_.size(); i > 1; --i) {
+      std::swap(members_[i - 1], members_[rng.below(i)]);
+    }
+    const size_t held = std::min(kHeldOutMax, members_.size() / kHeldOutShare);
+    held_out_.assign(members_.end() - static_cast<std::ptrdiff_t>(held), members_.end());
+    members_.resize(members_.size() - held);
+  }
+
+  struct Near {
+    float distance;
+    uint32_t row;
+  };
+  struct NearLess {
+    bool operator()(const Near& a, const Near& b) const {
+      return a.distance != b.distance ? a.distance < b.distance : a.row < b.row;
+    }
+  };
+
+  /// The true neighbours of the held-out rows among the members.
+  Status find_truth() {
+    const size_t width = space_.euclidean_dimension();
+    std::vector<bool> member(rows_, false);
+    for (const uint32_t row : members_) member[row] = true;
+    held_vectors_.resize(held_out_.size() * width);
+    std::vector<float> block(PreparedBatch::kRowsBlock * space_.dimension);
+    std::vector<std::span<const float>> queries;
+    for (size_t i = 0; i < held_out_.size(); ++i) {
+      RETURN_IF_ERROR(source_.read(held_out_[i], 1, block.data()));
+      space_.row(block.data(), held_vectors_.data() + i * width);
+      queries.emplace_back(held_vectors_.data() + i * width, width);
+    }
+    ASSIGN_OR_RETURN(const PreparedBatch batch, PreparedBatch::make(Metric::kL2, queries));
+    constexpr size_t kBlock = PreparedBatch::kRowsBlock;
+    std::vector<float> vectors(kBlock * width);
+    std::vector<float> norms(kBlock);
+    std::vector<float> distances(kBlock * batch.stride());
+    std::vector<float> thresholds(batch.stride(), kFarthest);
+    std::vector<uint32_t> hits(batch.stride());
+    std::vector<TopK<Near, NearLess>> best(held_out_.size(), {kCalibratedHits.back(), NearLess()});
+    for (uint32_t first = 0; first < rows_; first += kBlock) {
+      const size_t n = std::min<size_t>(kBlock, rows_ - first);
+      RETURN_IF_ERROR(source_.read(first, n, block.data()));
+      for (size_t i = 0; i < n; ++i) {
+        space_.row(block.data() + i * space_.dimension, vectors.data() + i * width);
+        norms[i] = norm_squared(vectors.data() + i * width, width);
+      }
+      batch.distances(vectors.data(), norms.data(), n, distances.data());
+      for (size_t i = 0; i < n; ++i) {
+        const uint32_t row = first + static_cast<uint32_t>(i);
+        if (!member[row]) continue;
+        const size_t found = select_at_most(distances.data() + i * batch.stride(),
+                                            thresholds.data(), queries.size(), hits.data());
+        for (size_t h = 0; h < found; ++h) {
+          const uint32_t q = hits[h];
+          best[q].push({distances[i * batch.stride() + q], row});
+          thresholds[q] = best[q].threshold();
+        }
+      }
+      if (cancelled_()) return unavailable("index build was cancelled");
+    }
+    truth_.resize(held_out_.size());
+    for (size_t q = 0; q < truth_.size(); ++q) {
+      for (const Near& near : best[q].take_sorted()) truth_[q].push_back(near.row);
+    }
+    return {};
+  }
+
+  /// For each held-out query and calibrated k: how many of the k true neighbours are among the
+  /// first verify[k] candidates of a walk of width ef.
+  using Counts = std::array<std::vector<uint32_t>, kCalibratedHits.size()>;
+
+  template <class Visit>
+  void walk_held_out(const GraphView& graph, uint32_t ef, Visit visit) {
+    std::atomic<size_t> next{0};
+    pool_.for_each(pool_.helpers_count() + 1, [&](size_t) {
+      GraphScratch scratch;
+      std::vector<float> y(layout_->coordinates);
+      for (;;) {
+        const size_t q = next.fetch_add(1);
+        if (q >= truth_.size()) return;
+        projection_.apply_fast(held_vectors_.data() + q * space_.euclidean_dimension(), y.data());
+        const PlaneQuery query(*layout_, y.data(), 0);
+        search_graph(graph, query, *layout_, planes_.high_bytes(), ef, &scratch);
+        visit(q, scratch.found());
+      }
+    });
+  }
+
+  /// How deep in the list of candidates true neighbours sit: depths[k] = positions, one per found
+  /// neighbour.
+  void choose_verify(const GraphView& graph) {
+    constexpr uint32_t kDeep = 1024;
+    std::array<std::vector<uint32_t>, kCalibratedHits.size()> histogram;
+    for (auto& each : histogram) each.assign(kDeep + 1, 0);
+    Mutex mutex;
+    walk_held_out(graph, kDeep, [&](size_t q, std::span<const GraphCandidate> found) {
+      const std::vector<uint32_t>& truth = truth_[q];
+      MutexLock lock(mutex);
+      for (size_t at = 0; at < found.size(); ++at) {
+        const auto place = std::find(truth.begin(), truth.end(), found[at].row) - truth.begin();
+        for (size_t c = 0; c < kCalibratedHits.size(); ++c) {
+          if (static_cast<uint32_t>(place) < std::min<size_t>(kCalibratedHits[c], truth.size())) {
+            ++histogram[c][at];
+          }
+        }
+      }
+    });
+    for (size_t c = 0; c < kCalibratedHits.size(); ++c) {
+      uint64_t total = 0;
+      for (const uint32_t count : histogram[c]) total += count;
+      uint64_t seen = 0;
+      uint32_t depth = 0;
+      while (depth < kDeep &&
+             static_cast<double>(seen) < kVerifyShare * static_cast<double>(total)) {
+        seen += histogram[c][depth++];
+      }
+      verify_[c] = std::max(depth, kCalibratedHits[c]);
+    }
+  }
+
+  std::vector<RecallPoint> calibrate(const GraphView& graph) {
+    choose_verify(graph);
+    std::vector<RecallPoint> curve;
+    for (const uint32_t ef : kWidths) {
+      Counts counts;
+      for (auto& each : counts) each.assign(truth_.size(), 0);
+      walk_held_out(graph, ef, [&](size_t q, std::span<const GraphCandidate> found) {
+        for (size_t c = 0; c < kCalibratedHits.size(); ++c) {
+          const size_t k = std::min<size_t>(kCalibratedHits[c], truth_[q].size());
+          const auto truth = std::span(truth_[q]).first(k);
+          const size_t depth = std::min<size_t>(found.size(), verify_[c]);
+          for (const GraphCandidate& candidate : found.first(depth)) {
+            counts[c][q] += std::find(truth.begin(), truth.end(), candidate.row) != truth.end();
+          }
+        }
+      });
+      float least = 1;
+      for (size_t c = 0; c < kCalibratedHits.size(); ++c) {
+        if (ef < kCalibratedHits[c]) continue;
+        curve.push_back(point_of(kCalibratedHits[c], ef, counts[c]));
+        least = std::min(least, curve.back().recall);
+      }
+      if (ef >= kCalibratedHits.back() && least >= kRecallEnough) break;
+    }
+    return curve;
+  }
+
+  RecallPoint point_of(uint32_t k, uint32_t ef, const std::vector<uint32_t>& counts) const {
+    double sum = 0;
+    double squares = 0;
+    for (size_t q = 0; q < counts.size(); ++q) {
+      const double share = static_cast<double>(counts[q]) /
+                           static_cast<double>(std::min<size_t>(k, truth_[q].size()));
+      sum += share;
+      squares += share * share;
+    }
+    const auto n = static_cast<double>(counts.size());
+    const double mean = sum / n;
+    const double variance = std::max(0.0, squares / n - mean * mean);
+    const double low = mean - kConfidence * std::sqrt(variance / n);
+    return {k, ef, static_cast<float>(mean), static_cast<float>(low)};
+  }
+
+  const RowSource& source_;
+  Space space_;
+  const uint64_t seed_;
+  ThreadPool& pool_;
+  const Cancelled& cancelled_;
+  const uint32_t rows_;
+  Projection projection_;
+  std::optional<PlaneLayout> layout_;
+  EncodedPlanes planes_;
+  std::optional<EncodedBytes> codes_;  // of the projected rows, for building
+  std::vector<bool> outside_;
+  std::vector<uint32_t> members_;
+  std::vector<uint32_t> held_out_;
+  std::vector<float> held_vectors_;
+  std::vector<std::vector<uint32_t>> truth_;
+  std::array<uint32_t, kCalibratedHits.size()> verify_ = kCalibratedHits;
+};
+
+Result<BuiltIndex> build_index(const RowSource& rows, Metric metric, uint64_t seed,
+                               ThreadPool* pool, const Cancelled& cancelled) {
+  return IndexBuilder(rows, metric, seed, pool, cancelled).run();
+}
+
+Status BuiltIndex::write(const Write& write) const {
+  for (const auto& [part, bytes] : small_) RETURN_IF_ERROR(write(part, as_bytes_of(bytes)));
+  const size_t rows = planes_.step.size();
+  RETURN_IF_ERROR(write(IndexPart::kHigh, bytes_of(planes_.high.data(), planes_.high.size())));
+  RETURN_IF_ERROR(write(IndexPart::kLow, bytes_of(planes_.low.data(), planes_.low.size())));
+  RETURN_IF_ERROR(write(IndexPart::kStep, bytes_of(planes_.step.data(), rows)));
+  RETURN_IF_ERROR(write(IndexPart::kNorm, bytes_of(planes_.norm.data(), rows)));
+  RETURN_IF_ERROR(write(IndexPart::kError, bytes_of(planes_.error.data(), rows)));
+  RETURN_IF_ERROR(
+      write(IndexPart::kNeighbours, bytes_of(graph_.neighbours.data(), graph_.neighbours.size())));
+  return write(IndexPart::kEntries, bytes_of(graph_.entries.data(), graph_.entries.size()));
+}
+
+uint64_t BuiltIndex::bytes() const {
+  return planes_.high.size() * sizeof(FloatLine) + planes_.low.size() +
+         3 * planes_.step.size() * sizeof(float) + graph_.neighbours.size() * sizeof(uint32_t);
+}
+
+// ---- using --------------------------------------------------------------------------------------
+
+namespace {
+
+/// The part as n values of T. Errors: corruption when it has another size.
+template <typename T>
+Result<const T*> part_as(const VectorIndex::Read& read, IndexPart part, size_t n) {
+  ASSIGN_OR_RETURN(const Bytes bytes, read(part));
+  if (bytes.size() != n * sizeof(T)) return corruption("vector index: a part has the wrong size");
+  return reinterpret_cast<const T*>(bytes.data());
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const VectorIndex>> VectorIndex::open(const Read& read, uint32_t rows,
+                                                             uint32_t dimension) {
+  ASSIGN_OR_RETURN(const Bytes header_bytes, read(IndexPart::kHeader));
+  ASSIGN_OR_RETURN(const Header header, decode_header(header_bytes));
+  if (header.rows != rows || header.dimension != dimension) {
+    return corruption("vector index: made for another segment");
+  }
+  std::shared_ptr<VectorIndex> out(new VectorIndex());
+  out->metric_ = static_cast<Metric>(header.metric);
+  out->rows_ = rows;
+  out->dimension_ = dimension;
+  out->longest_ = header.longest;
+  out->verify_ = header.verify;
+  ASSIGN_OR_RETURN(const Bytes projection, read(IndexPart::kProjection));
+  ASSIGN_OR_RETURN(out->projection_, Projection::load(projection));
+  const Space space{out->metric_, dimension, header.longest};
+  if (out->projection_.dim() != space.euclidean_dimension() ||
+      out->projection_.coordinates() != header.coordinates) {
+    return corruption("vector index: projection of another shape");
+  }
+  const PlaneLayout layout(header.coordinates);
+  out->layout_ = layout;
+  const size_t n = rows;
+  ASSIGN_OR_RETURN(out->planes_.high,
+                   part_as<uint8_t>(read, IndexPart::kHigh, n * layout.high_stride()));
+  ASSIGN_OR_RETURN(out->planes_.low, part_as<uint8_t>(read, IndexPart::kLow, layout.low_bytes(n)));
+  ASSIGN_OR_RETURN(out->planes_.step, part_as<float>(read, IndexPart::kStep, n));
+  ASSIGN_OR_RETURN(out->planes_.norm, part_as<float>(read, IndexPart::kNorm, n));
+  ASSIGN_OR_RETURN(out->planes_.error, part_as<float>(read, IndexPart::kError, n));
+  ASSIGN_OR_RETURN(const uint32_t* neighbours,
+                   part_as<uint32_t>(read, IndexPart::kNeighbours, n * header.degree));
+  ASSIGN_OR_RETURN(const uint32_t* entries,
+                   part_as<uint32_t>(read, IndexPart::kEntries, header.entries));
+  out->graph_ = {neighbours, rows, header.degree, {entries, header.entries}};
+  ASSIGN_OR_RETURN(const RecallPoint* curve,
+                   part_as<RecallPoint>(read, IndexPart::kCurve, header.curve));
+  out->curve_ = {curve, header.curve};
+  RETURN_IF_ERROR(out->check());
+  return std::shared_ptr<const VectorIndex>(std::move(out));
+}
+
+Status VectorIndex::check() const {
+  for (size_t i = 0; i < size_t{rows_} * graph_.degree; ++i) {
+    const uint32_t row = graph_.neighbours[i];
+    if (row >= rows_ && row != kNoNeighbour)
+      return corruption("vector index: an edge leads nowhere");
+  }
+  for (const uint32_t row : graph_.entries) {
+    if (row >= rows_) return corruption("vector index: an entry leads nowhere");
+  }
+  for (const RecallPoint& point : curve_) {
+    const bool sane = point.ef >= 1 && point.ef <= kWidths.back() && point.recall >= 0 &&
+                      point.recall <= 1 && point.low <= point.recall;
+    if (!sane) return corruption("vector index: the curve of recall is malformed");
+  }
+  return {};
+}
+
+uint64_t VectorIndex::hot_bytes() const {
+  const uint64_t row = layout_->high_stride() + graph_.degree * sizeof(uint32_t);
+  return row * rows_;
+}
+
+std::string VectorIndex::codec_reason() const {
+  const size_t dim = projection_.dim();
+  std::string out =
+      std::to_string(layout_->coordinates) + " coordinates of 4 bits, 8 with the low plane";
+  if (layout_->coordinates >= dim) return out + ": all dimensions, rotated";
+  const int percent = static_cast<int>(100 * projection_.kept_variance());
+  return out + ": principal directions of " + std::to_string(dim) + " dimensions, which keep " +
+         std::to_string(percent) + " % of the variance and rank true neighbours in front";
+}
+
+namespace {
+
+/// Which calibrated number of hits stands for k.
+size_t calibrated_for(uint32_t k) {
+  for (size_t c = 0; c < kCalibratedHits.size(); ++c) {
+    if (k <= kCalibratedHits[c]) return c;
+  }
+  return kCalibratedHits.size() - 1;
+}
+
+uint32_t scaled_up(uint32_t value, uint32_t k, uint32_t calibrated) {
+  if (k <= calibrated) return value;
+  return static_cast<uint32_t>(std::min<uint64_t>(uint64_t{value} * k / calibrated + 1, 1U << 20));
+}
+
+}  // namespace
+
+std::optional<GraphPlan> VectorIndex::plan(uint32_t k, double target_recall) const {
+  const size_t c = calibrated_for(k);
+  for (const RecallPoint& point : curve_) {
+    if (point.k != kCalibratedHits[c] || point.low < target_recall) continue;
+    GraphPlan plan = plan_with_ef(k, scaled_up(std::max(point.ef, k), k, point.k));
+    plan.recall = point.recall;
+    return plan;
+  }
+  return std::nullopt;
+}
+
+GraphPlan VectorIndex::plan_with_ef(uint32_t k, uint32_t ef) const {
+  const size_t c = calibrated_for(k);
+  const uint32_t deepest = verify_[c] - std::min(verify_[c], kCalibratedHits[c]);
+  GraphPlan plan;
+  plan.ef = std::max(ef, k);
+  plan.verify = std::min(plan.ef, scaled_up(k + deepest, k, kCalibratedHits[c]));
+  plan.recall = 0;
+  // Between two measured settings: the lower one's recall.
+  for (const RecallPoint& point : curve_) {
+    if (point.k == kCalibratedHits[c] && point.ef <= ef) plan.recall = point.recall;
+  }
+  return plan;
+}
+
+VectorIndex::Query::Query(const VectorIndex& index, std::span<const float> query, Use use)
+    : index_(index) {
+  const Space space{index.metric_, index.dimension_, index.longest_};
+  length_ = length_of(query.data(), query.size());
+  const bool fits = index.metric_ == Metric::kL2 ? length_ <= kLengthMax : length_ > 0;
+  if (!fits) return;
+  const float* vector = query.data();
+  if (index.metric_ != Metric::kL2) {
+    vector_.resize(space.euclidean_dimension());
+    space.query(query.data(), length_, vector_.data());
+    vector = vector_.data();
+  }
+  std::vector<float> y(index.layout_->coordinates);
+  float slack = 0;
+  if (use == Use::kBounds) {
+    index.projection_.apply(vector, 1, y.data(), &slack);
+  } else {
+    index.projection_.apply_fast(vector, y.data());
+  }
+  planes_.emplace(*index.layout_, y.data(), slack + space.slack());
+}
+
+void VectorIndex::Query::lower_bounds(uint32_t first, size_t n, float* out) const {
+  planes_->lower_bounds(index_.planes_, first, n, out);
+}
+
+/// What PreparedQuery computes differs from the truth by at most gamma = depth x u, relative to the
+/// sum it rounds: the distance itself under l2, |q| |x| under dot, 1 under cosine.
+float VectorIndex::Query::reach(float distance) const {
+  if (!(distance < kFarthest)) return kFarthest;
+  const size_t depth = kernels().sum_depth(index_.dimension_) + 16;
+  const double gamma = 2.1 * static_cast<double>(depth) * kUnitRoundoff;
+  const double t = distance;
+  double squared = 0;
+  switch (index_.metric_) {
+    case Metric::kL2:
+      // Squares below the smallest float vanish.
+      squared = t * (1 + gamma) + 1e-36 * static_cast<double>(index_.dimension_);
+      break;
+    case Metric::kCosine: squared = 2 + 2 * (t + gamma); break;
+    case Metric::kDot: {
+      const double m = index_.longest_;
+      squared = 2 * m * m + 2 * t * m / length_ + 2 * gamma * m * m;
+      squared += 1e-6 * (2 * m * m);
+      break;
+    }
+  }
+  // Never below 0, the bound of rows outside: they may be nearer than any inside can be.
+  return static_cast<float>(std::max(0.0, squared * (1 + 4 * kUnitRoundoff)));
+}
+
+void VectorIndex::Query::walk(const GraphPlan& plan, GraphScratch* scratch) const {
+  search_graph(index_.graph_, *planes_, *index_.layout_, index_.planes_.high, plan.ef, scratch);
+}
+
+}  // namespace aionbd

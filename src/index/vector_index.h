@@ -1,0 +1,171 @@
+// The index of one sealed segment for one metric: codes that bound and estimate distances, a graph
+// that proposes candidates, and the measured truth about how many true neighbours it finds.
+//
+// Every metric is turned into Euclidean distance first, so that everything below knows only that
+// one: cosine by dividing by the length; dot by one more coordinate, sqrt(M^2 - |x|^2), which makes
+// all rows equally long (Bachrach et al., RecSys 2014) and the query, scaled to length M, nearest
+// to the row with the largest inner product.
+//
+// Rows that have no place there (not finite, too long, zero under cosine) are "outside": the graph
+// does not know them and their bound is 0, so that exact search looks at them anyway.
+//
+// Calibration. Some rows are kept out of the graph until it is built; they are the queries whose
+// true neighbours are found by reading everything, and whose recall at rising ef is the curve that
+// `plan` reads. Then they join the graph. So the curve is about queries that look like the data,
+// and says what share of true neighbours a walk finds, with a confidence bound; the caller's own
+// queries may be harder, which is what auditing is for.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "aionbd/status.h"
+#include "aionbd/types.h"
+#include "base/bytes.h"
+#include "base/thread_pool.h"
+#include "index/graph.h"
+#include "quant/plane_codec.h"
+#include "quant/projection.h"
+
+namespace aionbd {
+
+/// A stored piece of an index; persistent, never renumber.
+enum class IndexPart : uint32_t {
+  kHeader = 1,
+  kProjection = 2,
+  kHigh = 3,
+  kLow = 4,
+  kStep = 5,
+  kNorm = 6,
+  kError = 7,
+  kNeighbours = 8,
+  kEntries = 9,
+  kCurve = 10,
+};
+
+/// The f32 rows an index is built over. Thread safety: safe.
+class RowSource {
+ public:
+  virtual ~RowSource() = default;
+  virtual uint32_t rows_count() const = 0;
+  virtual uint32_t dimension() const = 0;
+  /// Copies rows [first, first + n) to out. Errors: corruption.
+  virtual Status read(uint32_t first, size_t n, float* out) const = 0;
+};
+
+/// What calibration measured at one setting.
+struct RecallPoint {
+  uint32_t k;
+  uint32_t ef;
+  float recall;  // mean over the held-out queries
+  float low;     // its lower 95 % confidence bound
+};
+
+/// How to walk for k hits.
+struct GraphPlan {
+  uint32_t ef;
+  uint32_t verify;  // candidates whose exact distance is worth computing
+  float recall;     // expected
+};
+
+class VectorIndex;
+
+/// What building makes, to be written part by part. Thread safety: single owner.
+class BuiltIndex {
+ public:
+  using Write = std::function<Status(IndexPart, Bytes)>;
+  Status write(const Write& write) const;
+  uint64_t bytes() const;
+
+ private:
+  friend class IndexBuilder;
+  std::vector<std::pair<IndexPart, std::string>> small_;
+  EncodedPlanes planes_;
+  BuiltGraph graph_;
+};
+
+/// True to give up a build (shutdown, the segment is gone).
+using Cancelled = std::function<bool()>;
+
+/// Errors: corruption of a row; failed_precondition when the rows do not suit an index (too many
+/// outside); unavailable when cancelled. Cost: seconds per 100,000 rows, on all threads of the
+/// pool.
+Result<BuiltIndex> build_index(const RowSource& rows, Metric metric, uint64_t seed,
+                               ThreadPool* pool, const Cancelled& cancelled);
+
+/// Thread safety: immutable.
+class VectorIndex {
+ public:
+  using Read = std::function<Result<Bytes>(IndexPart)>;
+  /// Reads the parts in place; they must outlive it. Checks all of them: no later call reads
+  /// outside them whatever they hold. Errors: corruption.
+  static Result<std::shared_ptr<const VectorIndex>> open(const Read& read, uint32_t rows,
+                                                         uint32_t dimension);
+
+  Metric metric() const { return metric_; }
+  uint32_t rows_count() const { return rows_; }
+  size_t coordinates() const { return layout_->coordinates; }
+  /// Bytes that walks read at random: codes and edges.
+  uint64_t hot_bytes() const;
+  /// What rows are coded as and why, for people.
+  std::string codec_reason() const;
+  std::span<const RecallPoint> curve() const { return curve_; }
+  uint32_t degree() const { return graph_.degree; }
+
+  /// The cheapest walk whose confidence bound reaches the target; none: only reading everything
+  /// does.
+  std::optional<GraphPlan> plan(uint32_t k, double target_recall) const;
+  /// The walk with a given ef.
+  GraphPlan plan_with_ef(uint32_t k, uint32_t ef) const;
+
+  /// One query. Thread safety: immutable.
+  class Query {
+   public:
+    enum class Use { kEstimates, kBounds };
+    /// query: float[dimension], finite, not zero under cosine. Bounds need a projection of full
+    /// precision; estimates make do with a quicker one.
+    Query(const VectorIndex& index, std::span<const float> query, Use use);
+
+    /// out[i]: rows first + i with out[i] > reach(t) are farther than the distance t, in the
+    /// metric's own terms as PreparedQuery computes it. REQUIRES: Use::kBounds;
+    /// n <= PlaneQuery::kBoundRows.
+    void lower_bounds(uint32_t first, size_t n, float* out) const;
+    float reach(float distance) const;
+    /// False when the query is too long for the codes' arithmetic: read everything then.
+    bool usable() const { return planes_.has_value(); }
+
+    /// Fills scratch->found() with candidates, most promising first. REQUIRES: Use::kEstimates.
+    void walk(const GraphPlan& plan, GraphScratch* scratch) const;
+
+   private:
+    const VectorIndex& index_;
+    std::vector<float> vector_;  // in the Euclidean space
+    double length_ = 0;          // of the given query
+    std::optional<PlaneQuery> planes_;
+  };
+
+ private:
+  VectorIndex() = default;
+  Status check() const;
+
+  Metric metric_ = Metric::kL2;
+  uint32_t rows_ = 0;
+  uint32_t dimension_ = 0;
+  double longest_ = 0;  // M, under dot
+  Projection projection_;
+  std::optional<PlaneLayout> layout_;
+  PlaneCodes planes_;
+  GraphView graph_;
+  std::span<const RecallPoint> curve_;
+  std::array<uint32_t, 3> verify_{};  // per calibrated k
+};
+
+/// The numbers of hits that calibration measures, ascending.
+inline constexpr std::array<uint32_t, 3> kCalibratedHits = {1, 10, 100};
+
+}  // namespace aionbd
