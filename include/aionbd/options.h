@@ -54,6 +54,8 @@ struct DatabaseOptions {
   bool async_checkpoints = false;
   /// Segments of one collection that make compaction start.
   uint32_t compact_after = 64;
+  /// Lists that mode ivf visits when neither a target nor a number is asked for; >= 1.
+  uint32_t ivf_nprobe_default = 8;
   /// Pause between two index builds in the background.
   std::chrono::milliseconds index_build_cooldown{1000};
   /// Open stored indexes and build missing ones from the start, not at the first search that wants

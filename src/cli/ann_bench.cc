@@ -57,26 +57,6 @@ std::string name_part(std::string text) {
   return text.substr(0, kPartCharsMax);
 }
 
-/// Asks for the index's own knob. False where the engine has none.
-template <typename Request>
-bool set_param(Request& request, uint32_t value) {
-  if constexpr (requires { request.param = value; }) {
-    request.param = value;
-    return true;
-  } else {
-    return false;
-  }
-}
-
-template <typename Stats>
-std::optional<uint64_t> index_bytes_of(const Stats& stats) {
-  if constexpr (requires { stats.index_bytes; }) {
-    return stats.index_bytes;
-  } else {
-    return std::nullopt;
-  }
-}
-
 struct ResidentBytes {
   uint64_t all = 0, anonymous = 0;
 };
@@ -362,27 +342,25 @@ Status AnnBench::read_stats() {
   setup_.segments = stats.segments.size();
   setup_.disk_bytes = stats.disk_bytes;
   setup_.memory_bytes = stats.memory_bytes;
-  setup_.index_bytes = index_bytes_of(stats);
+  setup_.index_bytes = stats.index_bytes;
   return {};
 }
 
 // ---- Measuring ---------------------------------------------------------------------------------
 
-Result<SearchRequest> AnnBench::request_of(const AnnSetting& setting) const {
+SearchRequest AnnBench::request_of(const AnnSetting& setting) const {
   SearchRequest request;
   request.limit = o_.k;
   request.mode = o_.mode;
   request.target_recall = setting.target_recall;
   request.filter = filter_ ? &*filter_ : nullptr;
   request.include_payload = false;
-  if (setting.param && !set_param(request, *setting.param)) {
-    return invalid_argument("--param: this build's searches have no such setting");
-  }
+  request.param = setting.param;
   return request;
 }
 
 Result<AnnRow> AnnBench::measure(const AnnSetting& setting) {
-  ASSIGN_OR_RETURN(const SearchRequest request, request_of(setting));
+  const SearchRequest request = request_of(setting);
   if (o_.pin) RETURN_IF_ERROR(pin_to(*o_.pin));
   AnnRow row;
   row.setting = setting;

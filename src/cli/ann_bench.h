@@ -68,7 +68,7 @@ struct AnnSetup {
   uint64_t vector_bytes = 0;  // of the rows as f32
   uint64_t disk_bytes = 0;
   uint64_t memory_bytes = 0;
-  std::optional<uint64_t> index_bytes;
+  uint64_t index_bytes = 0;
 };
 
 struct AnnRow {
@@ -117,7 +117,7 @@ class AnnBench {
   Status find_truth(const Report& report);
   Status read_stats();
 
-  Result<SearchRequest> request_of(const AnnSetting& setting) const;
+  SearchRequest request_of(const AnnSetting& setting) const;
   Result<Answers> answer_all(const SearchRequest& request, AnnRow* out);
   Status rate(const Answers& answers, AnnRow* out) const;
   Status time_single(const SearchRequest& request, AnnRow* out);

@@ -234,7 +234,7 @@ void print_setup(const AnnOptions& options, const AnnSetup& s) {
   fmt::print("stored    {:.1f} MB of vectors; {} segments, {:.1f} MB on disk, {:.1f} MB in memory",
              megabytes(s.vector_bytes), s.segments, megabytes(s.disk_bytes),
              megabytes(s.memory_bytes));
-  if (s.index_bytes) fmt::print(", {:.1f} MB of indexes", megabytes(*s.index_bytes));
+  fmt::print(", {:.1f} MB of indexes", megabytes(s.index_bytes));
   fmt::print("\n\n{:<16} {:<11} {:>7} {:>6} {:>6} {:>9} {:>9} {:>9} {:>9} {:>10} {:>14}\n",
              "setting", "ran", "recall", "p5", "said", "qps", "p50 us", "p99 us", "batch",
              "compared", "MB");
@@ -267,7 +267,7 @@ void print_setup_json(const AnnOptions& options, const AnnSetup& s) {
       metric_word(s.metric), s.queries, options.k, options.threads, s.rows_matching,
       s.truth_computed, s.reused, s.load_seconds, s.optimize_seconds, s.segments, s.vector_bytes,
       s.disk_bytes, s.memory_bytes);
-  if (s.index_bytes) fmt::print(",\"index_bytes\":{}", *s.index_bytes);
+  fmt::print(",\"index_bytes\":{}", s.index_bytes);
   fmt::print("}}\n");
 }
 

@@ -7,7 +7,7 @@ namespace aionbd {
 
 namespace {
 constexpr uint32_t kCatalogVersion = 2;
-constexpr size_t kIndexBytes = 8 + 4 + 8;
+constexpr size_t kIndexBytes = 8 + 4 + 4 + 8;
 constexpr size_t kEntryBytesMin =
     8 + 8 + 4 + 8 + 4 + 4;  // bounds the reserve by the bytes there are
 }  // namespace
@@ -28,6 +28,7 @@ std::string encode_catalog(const Catalog& catalog) {
     encoder.put(static_cast<uint32_t>(entry.indexes.size()));
     for (const CataloguedIndex& index : entry.indexes) {
       encoder.put(index.segment);
+      encoder.put(static_cast<uint32_t>(index.kind));
       encoder.put(static_cast<uint32_t>(index.metric));
       encoder.put(index.file);
     }
@@ -65,13 +66,18 @@ Result<Catalog> decode_catalog(std::string_view bytes) {
     for (uint32_t n = 0; n < indexes; ++n) {
       CataloguedIndex index;
       index.segment = decoder.get<uint64_t>();
+      const auto kind = decoder.get<uint32_t>();
       const auto metric = decoder.get<uint32_t>();
       index.file = decoder.get<uint64_t>();
       const bool known = std::find(entry.segments.begin(), entry.segments.end(), index.segment) !=
                          entry.segments.end();
-      if (metric > static_cast<uint32_t>(Metric::kCosine) || !known) {
+      const bool vectors = kind == static_cast<uint32_t>(IndexKind::kVector);
+      const bool fields = kind == static_cast<uint32_t>(IndexKind::kFields);
+      const auto metric_max = vectors ? static_cast<uint32_t>(Metric::kCosine) : 0;
+      if (!(vectors || fields) || metric > metric_max || !known) {
         return corruption("manifest: catalog names an index of no segment");
       }
+      index.kind = static_cast<IndexKind>(kind);
       index.metric = static_cast<Metric>(metric);
       entry.indexes.push_back(index);
     }

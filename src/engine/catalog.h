@@ -11,10 +11,17 @@
 
 namespace aionbd {
 
+/// What a file that holds an index is made of. Persistent, never renumber.
+enum class IndexKind : uint32_t {
+  kVector = 1,  // for one metric
+  kFields = 2,  // for filters
+};
+
 /// A file that holds an index of a segment.
 struct CataloguedIndex {
   SegmentId segment = 0;
-  Metric metric = Metric::kDot;
+  IndexKind kind = IndexKind::kVector;
+  Metric metric = Metric::kDot;  // of a vector index
   SegmentId file = 0;
 };
 

@@ -8,6 +8,13 @@ namespace {
 
 /// Rows without an index, as a share of those with one, that make a merge and a build worth it.
 constexpr double kUnindexedShare = 0.25;
+/// A failed build is tried again after this many pauses: what failed (a full disk) takes time.
+constexpr int kCooldownsAfterFailure = 60;
+
+/// Persistent, never renumber; behind the parts of a vector index.
+constexpr SectionTag kTagFields = 11;
+
+constexpr Metric kMetrics[] = {Metric::kDot, Metric::kL2, Metric::kCosine};
 
 SectionTag tag_of(IndexPart part) {
   return static_cast<SectionTag>(part);
@@ -42,6 +49,31 @@ Result<std::shared_ptr<const VectorIndex>> open_index(const SegmentFile& file,
     return section.all();
   };
   return VectorIndex::open(read, segment.rows_count(), segment.dimension());
+}
+
+Result<FieldIndex> open_fields(const SegmentFile& file, const SealedSegment& segment) {
+  ASSIGN_OR_RETURN(const Section section, file.section(kTagFields));
+  ASSIGN_OR_RETURN(const Bytes bytes, section.all());
+  return FieldIndex::open(bytes, segment.rows_count());
+}
+
+/// Opens the file of an index and attaches it to its segment.
+Status open_file(Storage& storage, const CataloguedIndex& entry, const SealedSegment& segment) {
+  ASSIGN_OR_RETURN(std::shared_ptr<SegmentFile> file, storage.open_segment(entry.file));
+  if (entry.kind == IndexKind::kFields) {
+    ASSIGN_OR_RETURN(FieldIndex index, open_fields(*file, segment));
+    segment.attach({std::move(file), std::move(index)});
+    return {};
+  }
+  ASSIGN_OR_RETURN(std::shared_ptr<const VectorIndex> index, open_index(*file, segment));
+  if (index->metric() != entry.metric) return corruption("vector index: made for another metric");
+  segment.attach(entry.metric, {std::move(file), std::move(index)});
+  return {};
+}
+
+bool has_vector_index(const Segment& segment) {
+  return std::any_of(std::begin(kMetrics), std::end(kMetrics),
+                     [&](Metric metric) { return segment.vector_index(metric) != nullptr; });
 }
 
 std::shared_ptr<const SealedSegment> as_sealed(const SegmentView& view) {
@@ -98,14 +130,17 @@ void IndexKeeper::run() {
     bool busy = false;
     for (const auto& collection : collections_()) {
       if (!collection->visible || !collection->quarantine_reason().empty()) continue;
-      for (const Metric metric : collection->wanted_metrics()) {
-        MutexLock lock(work_mutex_);
-        const Result<bool> done = step(*collection, metric, kIndexRowsMin);
+      const auto note = [&](const Result<bool>& done) {
         if (!done && !stopping_.load()) {
           context_->logger.warning("engine: no index for " + collection->name() +
                                    " yet: " + done.error().to_string());
         }
         busy = busy || !done || *done;
+      };
+      MutexLock lock(work_mutex_);
+      note(step_fields(*collection, kIndexRowsMin));
+      for (const Metric metric : collection->wanted_metrics()) {
+        note(step(*collection, metric, kIndexRowsMin));
       }
     }
     MutexLock lock(wake_mutex_);
@@ -122,112 +157,182 @@ Status IndexKeeper::build_all(StoredCollection& collection) {
       if (!more) break;
     }
   }
-  return {};
+  for (;;) {
+    MutexLock lock(work_mutex_);
+    ASSIGN_OR_RETURN(const bool more, step_fields(collection, kIndexRowsMin));
+    if (!more) return {};
+  }
 }
 
-bool IndexKeeper::hopeless(SegmentId segment, Metric metric) const {
-  return hopeless_.contains({segment, metric});
+bool IndexKeeper::put_off(SegmentId segment, Metric metric) const {
+  const auto found = not_before_.find({segment, metric});
+  return found != not_before_.end() && context_->clock->now() < found->second;
 }
 
 Result<bool> IndexKeeper::step(StoredCollection& collection, Metric metric, uint64_t rows_min) {
   if (stopping_.load()) return unavailable("the database is closing");
-  RETURN_IF_ERROR(open_stored(collection, metric));
-  std::vector<SegmentView> without;
-  uint64_t rows_without = 0;
+  RETURN_IF_ERROR(collection.alive());
+  RETURN_IF_ERROR(open_stored(collection, IndexKind::kVector, metric));
+  std::vector<SegmentView> bare;   // without any index: may be merged
+  std::vector<SegmentView> other;  // with an index for another metric
+  uint64_t rows_bare = 0;
+  uint64_t rows_other = 0;
   uint64_t rows_with = 0;
   for (SegmentView& view : collection.sealed_segments()) {
     if (view.segment->vector_index(metric) != nullptr) {
       rows_with += view.rows;
-    } else if (!hopeless(view.segment->id(), metric)) {
-      rows_without += view.rows;
-      without.push_back(std::move(view));
+    } else if (put_off(view.segment->id(), metric)) {
+      continue;
+    } else if (has_vector_index(*view.segment)) {
+      rows_other += view.rows;
+      other.push_back(std::move(view));
+    } else {
+      rows_bare += view.rows;
+      bare.push_back(std::move(view));
     }
   }
   const auto share = static_cast<uint64_t>(kUnindexedShare * static_cast<double>(rows_with));
   const uint64_t worth = std::max(rows_min, share);
   // The last rows of a load wait for a checkpoint that no further write makes due.
-  if (collection.unsealed_rows() >= worth) {
+  if (const uint64_t unsealed = collection.unsealed_rows(); unsealed >= worth) {
     RETURN_IF_ERROR(maintenance_.checkpoint());
-    return true;
+    return collection.unsealed_rows() < unsealed;
   }
-  if (rows_without < worth) return false;
-  if (without.size() > 1) {
+  if (rows_bare + rows_other < worth) return false;
+  if (bare.size() > 1 && rows_bare >= worth) {
     std::vector<SegmentId> ids;
-    for (const SegmentView& view : without) ids.push_back(view.segment->id());
+    for (const SegmentView& view : bare) ids.push_back(view.segment->id());
     RETURN_IF_ERROR(maintenance_.merge_segments(collection, ids));
     return true;
   }
-  RETURN_IF_ERROR(build(collection, as_sealed(without.front()), metric));
-  return true;
+  const SegmentView& chosen = other.empty() ? bare.front() : other.front();
+  if (chosen.rows < rows_min) return false;
+  const Status built = counted([&]() NO_THREAD_SAFETY_ANALYSIS {  // called before it returns
+    return build(collection, as_sealed(chosen), metric);
+  });
+  if (built.ok()) return true;
+  note_failure(collection, chosen.segment->id(), metric, built);
+  if (built.code() == Code::kFailedPrecondition) return true;
+  return built;
 }
 
-Status IndexKeeper::open_stored(StoredCollection& collection, Metric metric) {
+void IndexKeeper::note_failure(const StoredCollection& collection, SegmentId segment, Metric metric,
+                               const Status& why) {
+  if (why.code() == Code::kFailedPrecondition) {
+    // Counted, but nothing is wrong with the collection.
+    not_before_[{segment, metric}] = MonotonicTime::max();
+    context_->logger.info("engine: " + collection.name() +
+                          " stays without an index: " + why.message());
+  } else {
+    not_before_[{segment, metric}] =
+        context_->clock->now() + kCooldownsAfterFailure * context_->options.index_build_cooldown;
+  }
+}
+
+Result<bool> IndexKeeper::step_fields(StoredCollection& collection, uint64_t rows_min) {
+  if (stopping_.load()) return unavailable("the database is closing");
+  RETURN_IF_ERROR(collection.alive());
+  RETURN_IF_ERROR(open_stored(collection, IndexKind::kFields, Metric::kDot));
+  if (!collection.wants_fields()) return false;
+  for (const SegmentView& view : collection.sealed_segments()) {
+    const std::shared_ptr<const SealedSegment> segment = as_sealed(view);
+    if (segment->rows_count() < rows_min || !segment->has_payloads()) continue;
+    if (segment->field_index() != nullptr) continue;
+    const Status built = counted([&]() NO_THREAD_SAFETY_ANALYSIS {  // called before it returns
+      return build_fields(collection, segment);
+    });
+    RETURN_IF_ERROR(built);
+    return true;
+  }
+  return false;
+}
+
+Status IndexKeeper::open_stored(StoredCollection& collection, IndexKind kind, Metric metric) {
   const std::vector<CataloguedIndex> stored = maintenance_.indexes_of(collection);
   for (const SegmentView& view : collection.sealed_segments()) {
-    if (view.segment->vector_index(metric) != nullptr) continue;
+    const bool open = kind == IndexKind::kFields ? view.segment->field_index() != nullptr
+                                                 : view.segment->vector_index(metric) != nullptr;
+    if (open) continue;
     for (const CataloguedIndex& entry : stored) {
-      if (entry.segment != view.segment->id() || entry.metric != metric) continue;
-      const std::shared_ptr<const SealedSegment> segment = as_sealed(view);
-      Result<std::shared_ptr<SegmentFile>> file = context_->storage->open_segment(entry.file);
-      Result<std::shared_ptr<const VectorIndex>> index =
-          file ? open_index(**file, *segment)
-               : Result<std::shared_ptr<const VectorIndex>>(file.error());
-      if (index) {
-        segment->attach(metric, {std::move(*file), std::move(*index)});
+      if (entry.segment != view.segment->id() || entry.kind != kind || entry.metric != metric) {
         continue;
       }
+      if (kind == IndexKind::kFields) collection.note_filtered();
+      const Status opened = open_file(*context_->storage, entry, *as_sealed(view));
+      if (opened.ok()) continue;
+      // What may pass (too many open files) is no reason to throw it away.
+      const bool damaged = opened.code() == Code::kCorruption || opened.code() == Code::kNotFound;
+      if (!damaged) return opened;
       context_->logger.warning("engine: an index of " + collection.name() +
-                               " is dropped and built again: " + index.error().to_string());
+                               " is dropped and built again: " + opened.to_string());
       RETURN_IF_ERROR(maintenance_.drop_index(collection, entry.file));
     }
   }
   return {};
 }
 
-Status IndexKeeper::build(StoredCollection& collection,
-                          const std::shared_ptr<const SealedSegment>& segment, Metric metric) {
+Status IndexKeeper::counted(const std::function<Status()>& build) {
   EngineMetrics& metrics = context_->metrics;
   metrics.index_build_requests.add();
   metrics.index_build_in_flight.set(1);
   const MonotonicTime start = context_->clock->now();
-  const auto finished = [&](Status status) {
-    metrics.index_build_in_flight.set(0);
-    (status.ok() ? metrics.index_build_successes : metrics.index_build_failures).add();
-    if (status.ok()) {
-      metrics.index_build_time.observe_us(elapsed_us(start, context_->clock->now()));
-    }
-    return status;
-  };
+  const Status status = build();
+  metrics.index_build_in_flight.set(0);
+  (status.ok() ? metrics.index_build_successes : metrics.index_build_failures).add();
+  if (status.ok()) metrics.index_build_time.observe_us(elapsed_us(start, context_->clock->now()));
+  return status;
+}
+
+Status IndexKeeper::build(StoredCollection& collection,
+                          const std::shared_ptr<const SealedSegment>& segment, Metric metric) {
+  RETURN_IF_ERROR(context_->storage->health());
   const SegmentRows rows(*segment);
   // The seed is the segment's, so that the same data in the same segment gets the same index.
-  Result<BuiltIndex> built = build_index(rows, metric, segment->id(), context_->pool.get(),
-                                         [this] { return stopping_.load(); });
-  if (!built) {
-    if (built.error().code() == Code::kFailedPrecondition) {
-      hopeless_.insert({segment->id(), metric});
-      context_->logger.info("engine: " + collection.name() +
-                            " stays without an index: " + built.error().message());
-      (void)finished(built.error());  // counted; nothing is wrong with the collection
-      return {};
-    }
-    return finished(built.error());
-  }
-  const SegmentId id = context_->new_segment_id();
-  Result<std::unique_ptr<SegmentWriter>> writer = context_->storage->new_segment(id);
-  if (!writer) return finished(writer.error());
-  const Status written = built->write([&](IndexPart part, Bytes bytes) -> Status {
-    RETURN_IF_ERROR((*writer)->begin_section(tag_of(part)));
-    return (*writer)->append(bytes);
+  Result<BuiltIndex> made = build_index(rows, metric, segment->id(), context_->pool.get(), [&] {
+    return stopping_.load() || !collection.alive().ok();
   });
-  if (!written.ok()) return finished(written);
-  Result<std::shared_ptr<SegmentFile>> file = (*writer)->finish();
-  if (!file) return finished(file.error());
-  Result<std::shared_ptr<const VectorIndex>> index = open_index(**file, *segment);
-  if (!index) return finished(index.error());
-  const Result<bool> adopted = maintenance_.adopt_index(collection, {segment->id(), metric, id});
-  if (!adopted) return finished(adopted.error());
-  if (*adopted) segment->attach(metric, {std::move(*file), std::move(*index)});
-  return finished({});
+  // Only the rows are read there: what is damaged is the collection.
+  if (!made && made.error().code() == Code::kCorruption) {
+    collection.quarantine(made.error().message());
+  }
+  ASSIGN_OR_RETURN(const BuiltIndex built, std::move(made));
+  const SegmentId id = context_->new_segment_id();
+  ASSIGN_OR_RETURN(const std::unique_ptr<SegmentWriter> writer, context_->storage->new_segment(id));
+  const Status written = built.write([&](IndexPart part, Bytes bytes) -> Status {
+    RETURN_IF_ERROR(writer->begin_section(tag_of(part)));
+    return writer->append(bytes);
+  });
+  RETURN_IF_ERROR(written);
+  ASSIGN_OR_RETURN(std::shared_ptr<SegmentFile> file, writer->finish());
+  ASSIGN_OR_RETURN(std::shared_ptr<const VectorIndex> index, open_index(*file, *segment));
+  ASSIGN_OR_RETURN(
+      const bool adopted,
+      maintenance_.adopt_index(collection, {segment->id(), IndexKind::kVector, metric, id}));
+  if (adopted) segment->attach(metric, {std::move(file), std::move(index)});
+  return {};
+}
+
+Status IndexKeeper::build_fields(StoredCollection& collection,
+                                 const std::shared_ptr<const SealedSegment>& segment) {
+  constexpr RowId kRowsPerLook = 4096;  // rows between two looks at whether to stop
+  FieldIndexBuilder builder;
+  for (RowId row = 0; row < segment->rows_count(); ++row) {
+    if (row % kRowsPerLook == 0 && stopping_.load()) return unavailable("the database is closing");
+    ASSIGN_OR_RETURN(const Bytes payload, segment->payload(row));
+    builder.add(payload);
+  }
+  const std::string bytes = std::move(builder).finish();
+  const SegmentId id = context_->new_segment_id();
+  ASSIGN_OR_RETURN(const std::unique_ptr<SegmentWriter> writer, context_->storage->new_segment(id));
+  RETURN_IF_ERROR(writer->begin_section(kTagFields));
+  RETURN_IF_ERROR(writer->append(as_bytes_of(bytes)));
+  ASSIGN_OR_RETURN(std::shared_ptr<SegmentFile> file, writer->finish());
+  ASSIGN_OR_RETURN(FieldIndex index, open_fields(*file, *segment));
+  ASSIGN_OR_RETURN(
+      const bool adopted,
+      maintenance_.adopt_index(collection, {segment->id(), IndexKind::kFields, Metric::kDot, id}));
+  if (adopted) segment->attach({std::move(file), std::move(index)});
+  return {};
 }
 
 }  // namespace aionbd

@@ -9,12 +9,15 @@
 // share of the indexed rows), so that a collection that grows has few indexes, each row is merged
 // and indexed O(log n) times, and at most that share is ever read without one.
 //
+// Large segments with payloads get a field index, too, once a filter was asked. It takes a
+// thousandth of the time, so it comes first and waits for no merge.
+//
 // A damaged index file is dropped and built again; the rows themselves are in the segment.
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
-#include <set>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -50,10 +53,21 @@ class IndexKeeper {
   /// One step for one collection: true when something was done and more may be left.
   Result<bool> step(StoredCollection& collection, Metric metric, uint64_t rows_min)
       REQUIRES(work_mutex_);
-  Status open_stored(StoredCollection& collection, Metric metric) REQUIRES(work_mutex_);
+  /// The same for the index of the payloads.
+  Result<bool> step_fields(StoredCollection& collection, uint64_t rows_min) REQUIRES(work_mutex_);
+  /// Opens the index files of one kind that are not open yet.
+  Status open_stored(StoredCollection& collection, IndexKind kind, Metric metric)
+      REQUIRES(work_mutex_);
   Status build(StoredCollection& collection, const std::shared_ptr<const SealedSegment>& segment,
                Metric metric) REQUIRES(work_mutex_);
-  bool hopeless(SegmentId segment, Metric metric) const REQUIRES(work_mutex_);
+  Status build_fields(StoredCollection& collection,
+                      const std::shared_ptr<const SealedSegment>& segment) REQUIRES(work_mutex_);
+  /// Runs one build, counted.
+  Status counted(const std::function<Status()>& build);
+  /// Not now: a build failed a while ago, or the rows do not suit an index.
+  bool put_off(SegmentId segment, Metric metric) const REQUIRES(work_mutex_);
+  void note_failure(const StoredCollection& collection, SegmentId segment, Metric metric,
+                    const Status& why) REQUIRES(work_mutex_);
 
   // Constant after construction.
   const std::shared_ptr<EngineContext> context_;
@@ -63,8 +77,8 @@ class IndexKeeper {
   std::atomic<bool> stopping_{false};
   /// Held for a whole step. Before maintenance's job lock in the lock order.
   Mutex work_mutex_;
-  /// Segments whose rows do not suit an index.
-  std::set<std::pair<SegmentId, Metric>> hopeless_ GUARDED_BY(work_mutex_);
+  /// When a build that failed may be tried again.
+  std::map<std::pair<SegmentId, Metric>, MonotonicTime> not_before_ GUARDED_BY(work_mutex_);
 
   Mutex wake_mutex_;
   CondVar wake_;

@@ -300,6 +300,87 @@ TEST_F(IndexTest, AutoKeepsItsTarget) {
   }
 }
 
+TEST_F(IndexTest, IvfVisitsAsManyListsAsAsked) {
+  const Vectors rows = clustered(8000, kDim, 13);
+  const Vectors queries = clustered(100, kDim, 14);
+  const auto collection = fill(rows, Metric::kL2);
+  SearchRequest request;
+  request.query = queries[0];
+  request.mode = SearchMode::kIvf;
+  ASSERT_TRUE(collection->optimize().ok());
+  double last = 0;
+  for (const uint32_t nprobe : {1U, 8U, 64U, 4096U}) {
+    request.param = nprobe;
+    SearchMode ran = SearchMode::kExact;
+    const double recall = mean_recall(*collection, queries, request, &ran);
+    EXPECT_EQ(ran, SearchMode::kIvf);
+    EXPECT_GE(recall, last - 0.01) << nprobe;
+    last = recall;
+  }
+  EXPECT_GE(last, 0.98);
+  request.param.reset();
+  request.target_recall = 0.95;
+  EXPECT_GE(mean_recall(*collection, queries, request), 0.93);
+  const Filter filter = below(300);
+  request.filter = &filter;
+  EXPECT_GE(mean_recall(*collection, queries, request), 0.93);
+}
+
+TEST_F(IndexTest, RowsTooLongForCodesAreStillFound) {
+  Vectors rows = clustered(6000, kDim, 15);
+  for (size_t i = 0; i < rows.size(); i += 300) {
+    for (float& value : rows[i]) value *= 1e16F;
+  }
+  const auto collection = fill(rows, Metric::kDot);
+  ASSERT_TRUE(collection->optimize().ok());
+  for (const SearchMode mode : {SearchMode::kAuto, SearchMode::kGraph, SearchMode::kIvf}) {
+    SearchRequest request;
+    request.mode = mode;
+    EXPECT_EQ(mean_recall(*collection, clustered(10, kDim, 16), request), 1.0);
+  }
+}
+
+TEST_F(IndexTest, LateSearchesAreRefused) {
+  const auto collection = fill(clustered(6000, kDim, 17), Metric::kL2);
+  ASSERT_TRUE(collection->optimize().ok());
+  const Vectors queries = clustered(300, kDim, 18);
+  SearchBatchRequest batch;
+  for (const auto& query : queries) batch.queries.emplace_back(query);
+  batch.common.deadline = std::chrono::steady_clock::now();
+  const auto late = collection->search_batch(batch);
+  ASSERT_FALSE(late);
+  EXPECT_EQ(late.error().code(), Code::kDeadlineExceeded);
+}
+
+TEST_F(IndexTest, OptimizeEndsWhenTheCollectionIsDropped) {
+  const auto collection = fill(clustered(9000, kDim, 19), Metric::kL2);
+  std::thread dropping([&] { EXPECT_TRUE(database_->drop_collection("c").ok()); });
+  (void)collection->optimize();  // whatever it says, it returns
+  dropping.join();
+}
+
+TEST_F(IndexTest, ASecondMetricLeavesTheFirstAlone) {
+  const auto collection = fill(clustered(6000, kDim, 20), std::nullopt);
+  const Vectors queries = clustered(5, kDim, 23);
+  for (const Metric metric : {Metric::kL2, Metric::kCosine}) {
+    SearchRequest request;
+    request.query = queries[0];
+    request.metric = metric;
+    ASSERT_TRUE(collection->search(request));
+    ASSERT_TRUE(collection->optimize().ok());
+    request.metric = Metric::kL2;
+    EXPECT_EQ(collection->search(request).value().mode, SearchMode::kGraph);
+  }
+  EXPECT_EQ(indexes(*collection), 2u);
+  SearchRequest bad;
+  const std::vector<float> wrong(kDim + 1, 1.0F);
+  bad.query = wrong;
+  bad.metric = Metric::kDot;
+  EXPECT_FALSE(collection->search(bad));
+  ASSERT_TRUE(collection->optimize().ok());
+  EXPECT_EQ(indexes(*collection), 2u) << "a refused request builds nothing";
+}
+
 TEST_F(IndexTest, FilteredAnswersAreFullAndGood) {
   const Vectors rows = clustered(8000, kDim, 21);
   const auto collection = fill(rows, Metric::kL2);

@@ -4,6 +4,7 @@
 #include <queue>
 
 #include "engine/sealed_segment.h"
+#include "engine/wanted_rows.h"
 #include "payload/filter.h"
 #include "payload/payload.h"
 
@@ -140,11 +141,11 @@ template <typename Visit>
 Status for_each_match(const View& view, const CompiledFilter& filter, ScanDeadline& limit,
                       Visit visit) {
   for (const SegmentView& part : view.segments) {
-    for (RowId row = 0; row < part.rows; ++row) {
+    const WantedRows wanted(part, &filter);
+    for (RowId row = wanted.next(0); row < part.rows; row = wanted.next(row + 1)) {
       RETURN_IF_ERROR(limit.next_row());
-      if (part.dead->contains(row)) continue;
-      ASSIGN_OR_RETURN(const Bytes payload, part.segment->payload(row));
-      if (filter.matches(payload)) RETURN_IF_ERROR(visit(part, row));
+      ASSIGN_OR_RETURN(const bool matches, wanted.contains(row));
+      if (matches) RETURN_IF_ERROR(visit(part, row));
     }
   }
   return {};

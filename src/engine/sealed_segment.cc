@@ -131,12 +131,28 @@ std::shared_ptr<const VectorIndex> SealedSegment::vector_index(Metric metric) co
   return {indexes, entry.index.get()};
 }
 
-void SealedSegment::attach(Metric metric, SegmentIndexes::Entry entry) const {
+std::shared_ptr<const FieldIndex> SealedSegment::field_index() const {
+  const std::shared_ptr<const SegmentIndexes> indexes = indexes_.get();
+  if (indexes == nullptr || !indexes->fields.index) return nullptr;
+  return {indexes, &*indexes->fields.index};
+}
+
+std::shared_ptr<SegmentIndexes> SealedSegment::copy_of_indexes() const {
   const std::shared_ptr<const SegmentIndexes> before = indexes_.get();
-  auto after = before == nullptr ? std::make_shared<SegmentIndexes>()
-                                 : std::make_shared<SegmentIndexes>(*before);
+  return before == nullptr ? std::make_shared<SegmentIndexes>()
+                           : std::make_shared<SegmentIndexes>(*before);
+}
+
+void SealedSegment::attach(SegmentIndexes::Fields fields) const {
+  const std::shared_ptr<SegmentIndexes> after = copy_of_indexes();
+  after->fields = std::move(fields);
+  indexes_.set(after);
+}
+
+void SealedSegment::attach(Metric metric, SegmentIndexes::Entry entry) const {
+  const std::shared_ptr<SegmentIndexes> after = copy_of_indexes();
   after->by_metric[static_cast<size_t>(metric)] = std::move(entry);
-  indexes_.set(std::move(after));
+  indexes_.set(after);
 }
 
 Result<Bytes> SealedSegment::id_bytes(RowId row) const {

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -16,13 +17,18 @@
 
 namespace aionbd {
 
-/// The indexes of one segment, by metric. Thread safety: immutable.
+/// The indexes of one segment. Thread safety: immutable.
 struct SegmentIndexes {
   struct Entry {
     std::shared_ptr<SegmentFile> file;  // what the index reads in place
     std::shared_ptr<const VectorIndex> index;
   };
+  struct Fields {
+    std::shared_ptr<SegmentFile> file;
+    std::optional<FieldIndex> index;
+  };
   std::array<Entry, 3> by_metric;
+  Fields fields;
 };
 
 /// Thread safety: immutable, but for the indexes, which appear when they are ready.
@@ -43,11 +49,16 @@ class SealedSegment : public Segment {
   uint64_t memory_bytes() const override { return 0; }
 
   std::shared_ptr<const VectorIndex> vector_index(Metric metric) const override;
+  std::shared_ptr<const FieldIndex> field_index() const override;
   std::shared_ptr<const SegmentIndexes> indexes() const { return indexes_.get(); }
   /// Adds, or with an empty entry removes, the index for a metric. One caller at a time.
   void attach(Metric metric, SegmentIndexes::Entry entry) const;
+  /// The same for the index of the payloads.
+  void attach(SegmentIndexes::Fields fields) const;
 
   RowId rows_count() const { return rows_count_; }
+  /// Whether any row has a payload.
+  bool has_payloads() const { return payloads_.size() > 0; }
   uint32_t dimension() const { return dimension_; }
   /// The first row whose id is not less than `id`; rows_count() when there is none.
   Result<RowId> lower_bound(const PointId& id) const;
@@ -57,6 +68,7 @@ class SealedSegment : public Segment {
  private:
   SealedSegment() = default;
   Status check_sections() const;
+  std::shared_ptr<SegmentIndexes> copy_of_indexes() const;
   Result<uint64_t> number_at(RowId row) const;
 
   std::shared_ptr<SegmentFile> file_;

@@ -5,9 +5,11 @@
 #include <cmath>
 #include <string>
 
+#include "base/check.h"
 #include "base/mutex.h"
 #include "distance/metric.h"
 #include "engine/reader.h"
+#include "engine/wanted_rows.h"
 #include "index/top_k.h"
 #include "index/vector_index.h"
 #include "payload/filter.h"
@@ -37,6 +39,23 @@ constexpr uint64_t kWalkDepthMax = 2048;
 constexpr uint64_t kWalkShareMax = 12;
 /// Times a filtered walk is widened before everything is read.
 constexpr int kWalkAttempts = 4;
+/// Wanted rows, in rows that a walk would verify anyway, up to which all are read.
+constexpr uint32_t kReadBeforeVerify = 3;
+/// Wanted rows, in widths of the walk, up to which looking at the codes of all costs less than
+/// walking over them: about 20 ns each, against 5 us for a place of the walk's width and the edges
+/// of the unwanted rows around it (Fashion-MNIST).
+constexpr uint32_t kLooksPerWidth = 320;
+/// Share of wanted rows from which an ordinary walk, made wider, beats one over wanted rows only.
+constexpr double kSiftShare = 0.3;
+/// Times the plan's width for a walk over wanted rows only: the graph was not built for them, and
+/// what they have in common may be that they are far from the query.
+constexpr double kInsideReserve = 3;
+/// Over the width at which a walk finds enough wanted rows on average.
+constexpr double kWidthReserve = 1.1;
+/// Rows whose bounds cost as much as reading one row from anywhere.
+constexpr uint64_t kBoundsPerRead = 16;
+/// Rows in a matrix product of several queries that cost as much as reading one row for each.
+constexpr uint64_t kProductPerRead = 8;
 /// Widest walk for the first hits of an exact search, which only set its first threshold.
 constexpr uint32_t kSeedHitsMax = 128;
 
@@ -75,6 +94,13 @@ class CandidateLess {
 
 using Best = TopK<Candidate, CandidateLess>;
 
+/// How the walk of one part is kept to the rows a filter wants.
+enum class Restriction {
+  kAfterwards,  // the walk is made wide enough, what it finds is sifted
+  kInside,      // the walk goes over wanted rows only
+  kLookAtAll,   // no walk: the codes of all wanted rows are looked at
+};
+
 /// What one search call has decided before it looks at rows. Thread safety: immutable.
 struct Plan {
   const View& view;
@@ -83,12 +109,15 @@ struct Plan {
   Metric metric = Metric::kDot;
   uint64_t depth = 0;  // hits to find: offset + limit, at most the live points
   float cutoff = kFarthest;
-  std::optional<CompiledFilter> filter;
+  std::unique_ptr<const CompiledFilter> filter;  // at one address, whoever moves the plan
   CandidateLess less;
   /// For each part: its index for this metric, and the walk that answers it. No index: every row is
   /// read. No walk: an index only bounds.
   std::vector<std::shared_ptr<const VectorIndex>> indexes;
   std::vector<std::optional<GraphPlan>> walks;
+  /// For each part: the rows that may be hits, and how a walk finds them.
+  std::vector<WantedRows> wanted;
+  std::vector<Restriction> restrictions;
 
   size_t dim() const { return collection.dimension; }
 };
@@ -132,11 +161,18 @@ Status check_query(const SearchRequest& request, std::span<const float> query,
 }
 
 /// The walk for one part, if one keeps the promise.
-std::optional<GraphPlan> plan_walk(const Plan& plan, const VectorIndex& index) {
+std::optional<GraphPlan> plan_walk(const Plan& plan, const VectorIndex& index,
+                                   uint32_t nprobe_default) {
   const SearchRequest& request = plan.request;
-  const bool walks = request.mode == SearchMode::kAuto || request.mode == SearchMode::kGraph;
-  if (!walks || plan.depth == 0 || plan.depth > kWalkDepthMax) return std::nullopt;
+  const bool possible = plan.depth > 0 && plan.depth <= kWalkDepthMax && index.covers_all();
+  if (request.mode == SearchMode::kExact || !possible) return std::nullopt;
   const auto k = static_cast<uint32_t>(plan.depth);
+  if (request.mode == SearchMode::kIvf) {
+    if (request.param) return index.plan_with_nprobe(k, *request.param);
+    if (!request.target_recall) return index.plan_with_nprobe(k, nprobe_default);
+    const std::optional<GraphPlan> visit = index.plan_lists(k, *request.target_recall);
+    return visit ? visit : index.plan_with_nprobe(k, index.lists());
+  }
   if (request.mode == SearchMode::kGraph && request.param) {
     return index.plan_with_ef(k, *request.param);
   }
@@ -146,18 +182,41 @@ std::optional<GraphPlan> plan_walk(const Plan& plan, const VectorIndex& index) {
   return walk;
 }
 
-void plan_parts(Plan& plan) {
-  plan.indexes.resize(plan.view.segments.size());
-  plan.walks.resize(plan.view.segments.size());
-  for (size_t p = 0; p < plan.view.segments.size(); ++p) {
-    plan.indexes[p] = plan.view.segments[p].segment->vector_index(plan.metric);
-    if (plan.indexes[p] != nullptr) plan.walks[p] = plan_walk(plan, *plan.indexes[p]);
+/// Fits the walk of one part to the rows that its field index says are wanted.
+void plan_restriction(Plan& plan, size_t p) {
+  const WantedRows& wanted = plan.wanted[p];
+  std::optional<GraphPlan>& walk = plan.walks[p];
+  if (!walk || !wanted.indexed()) return;
+  if (wanted.most() <= uint64_t{kReadBeforeVerify} * walk->verify) {
+    walk.reset();
+  } else if (wanted.most() <= uint64_t{kLooksPerWidth} * walk->ef) {
+    plan.restrictions[p] = Restriction::kLookAtAll;
+  } else if (static_cast<double>(wanted.most()) <
+                 kSiftShare * static_cast<double>(plan.view.segments[p].rows) &&
+             walk->nprobe == 0) {
+    plan.restrictions[p] = Restriction::kInside;
+  }
+}
+
+void plan_parts(Plan& plan, uint32_t nprobe_default) {
+  const size_t parts = plan.view.segments.size();
+  plan.indexes.resize(parts);
+  plan.walks.resize(parts);
+  plan.restrictions.resize(parts, Restriction::kAfterwards);
+  plan.wanted.reserve(parts);
+  for (size_t p = 0; p < parts; ++p) {
+    const SegmentView& part = plan.view.segments[p];
+    plan.wanted.emplace_back(part, plan.filter.get());
+    plan.indexes[p] = part.segment->vector_index(plan.metric);
+    if (plan.indexes[p] != nullptr)
+      plan.walks[p] = plan_walk(plan, *plan.indexes[p], nprobe_default);
+    plan_restriction(plan, p);
   }
 }
 
 Result<Plan> make_plan(const View& view, const CollectionOptions& collection,
                        const std::vector<std::span<const float>>& queries,
-                       const SearchRequest& request) {
+                       const SearchRequest& request, uint32_t nprobe_default) {
   for (size_t i = 0; i < queries.size(); ++i) {
     const Status checked = check_query(request, queries[i], collection);
     if (checked.ok()) continue;
@@ -168,7 +227,8 @@ Result<Plan> make_plan(const View& view, const CollectionOptions& collection,
     return invalid_argument("mode ivf needs at least " + std::to_string(kIvfPointsMin) +
                             " points: the collection has " + std::to_string(view.points));
   }
-  Plan plan{view, collection, request, Metric::kDot, 0, kFarthest, {}, CandidateLess(view), {}, {}};
+  Plan plan{view, collection,          request, Metric::kDot, 0,  kFarthest,
+            {},   CandidateLess(view), {},      {},           {}, {}};
   plan.less.id_type_ = collection.id_type;
   plan.metric = request.metric.value_or(collection.metric.value_or(Metric::kDot));
   plan.depth = std::min<uint64_t>(uint64_t{request.offset} + request.limit, view.points);
@@ -176,26 +236,11 @@ Result<Plan> make_plan(const View& view, const CollectionOptions& collection,
     plan.cutoff = distance_of_threshold(plan.metric, *request.score_threshold);
   }
   if (request.filter != nullptr) {
-    ASSIGN_OR_RETURN(plan.filter, CompiledFilter::compile(*request.filter));
+    ASSIGN_OR_RETURN(CompiledFilter filter, CompiledFilter::compile(*request.filter));
+    plan.filter = std::make_unique<const CompiledFilter>(std::move(filter));
   }
-  plan_parts(plan);
+  plan_parts(plan, nprobe_default);
   return plan;
-}
-
-/// Writes to `rows` the rows of [first, first + count) that are live and match; returns how many.
-Result<size_t> allowed_rows(const Plan& plan, const SegmentView& part, RowId first, size_t count,
-                            RowId* rows) {
-  size_t n = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const RowId row = first + static_cast<RowId>(i);
-    if (part.dead->contains(row)) continue;
-    if (plan.filter) {
-      ASSIGN_OR_RETURN(const Bytes payload, part.segment->payload(row));
-      if (!plan.filter->matches(payload)) continue;
-    }
-    rows[n++] = row;
-  }
-  return n;
 }
 
 /// A zero row has no direction: cosine searches never return it. (A norm of 0 alone does not say
@@ -204,6 +249,12 @@ bool has_no_direction(const Plan& plan, const RowBlock& block, size_t at) {
   if (plan.metric != Metric::kCosine || block.norms_squared[at] != 0.0F) return false;
   const float* row = block.values + at * plan.dim();
   return std::all_of(row, row + plan.dim(), [](float value) { return value == 0.0F; });
+}
+
+/// Asks for a row's bytes, which lie anywhere in memory, ahead of their use.
+void prefetch_row(const float* row, size_t dim) {
+  const auto* at = reinterpret_cast<const char*>(row);
+  for (size_t i = 0; i < dim * sizeof(float); i += 64) __builtin_prefetch(at + i);
 }
 
 // ---- one query ----------------------------------------------------------------------------------
@@ -218,13 +269,9 @@ struct QueryForms {
 /// Distance of one row, into `best` if it is live, matches and is near enough.
 Status offer(const Plan& plan, const PreparedQuery& query, uint32_t p, RowId row, Best& best,
              size_t* computed) {
-  const SegmentView& part = plan.view.segments[p];
-  if (part.dead->contains(row)) return {};
-  if (plan.filter) {
-    ASSIGN_OR_RETURN(const Bytes payload, part.segment->payload(row));
-    if (!plan.filter->matches(payload)) return {};
-  }
-  ASSIGN_OR_RETURN(const RowBlock block, part.segment->rows(row, 1));
+  ASSIGN_OR_RETURN(const bool wanted, plan.wanted[p].contains(row));
+  if (!wanted) return {};
+  ASSIGN_OR_RETURN(const RowBlock block, plan.view.segments[p].segment->rows(row, 1));
   float distance = 0;
   query.distances(block.values, block.norms_squared, 1, &distance);
   ++*computed;
@@ -232,6 +279,26 @@ Status offer(const Plan& plan, const PreparedQuery& query, uint32_t p, RowId row
   if (has_no_direction(plan, block, 0)) return {};
   best.push({distance, p, row});
   return {};
+}
+
+/// Offers the wanted rows of [first, first + count); returns how many distances were computed.
+Result<size_t> scan_rows(const Plan& plan, const PreparedQuery& query, uint32_t p, RowId first,
+                         size_t count, Best& best) {
+  constexpr size_t kPrefetched = 64;  // floats; the CPU sees the run and reads on by itself
+  RowId rows[PlaneQuery::kBoundRows];
+  ASSIGN_OR_RETURN(const size_t n, plan.wanted[p].select(first, count, rows));
+  ASSIGN_OR_RETURN(const RowBlock block, plan.view.segments[p].segment->rows(first, count));
+  CHECK_EQ(block.count, count);  // sealed rows lie together
+  for (size_t i = 0; i < n; ++i)
+    prefetch_row(block.values + (rows[i] - first) * plan.dim(), std::min(plan.dim(), kPrefetched));
+  for (size_t i = 0; i < n; ++i) {
+    const size_t at = rows[i] - first;
+    float distance = 0;
+    query.distances(block.values + at * plan.dim(), block.norms_squared + at, 1, &distance);
+    if (distance > best.threshold() || distance > plan.cutoff) continue;
+    if (!has_no_direction(plan, block, at)) best.push({distance, p, rows[i]});
+  }
+  return n;
 }
 
 /// As scan_task, but only rows whose guaranteed lower bound lets them in are read.
@@ -244,6 +311,14 @@ Result<size_t> scan_bounded(const Plan& plan, const QueryForms& query, const Tas
   const RowId end = task.first + static_cast<RowId>(task.count);
   for (RowId row = task.first; row < end;) {
     const size_t n = std::min<size_t>(PlaneQuery::kBoundRows, end - row);
+    const size_t most = plan.wanted[task.part].most_of(row, n);
+    if (most * kBoundsPerRead < n) {
+      // Bounds of the whole block would cost more than reading these rows.
+      ASSIGN_OR_RETURN(const size_t read, scan_rows(plan, query.exact, task.part, row, n, best));
+      computed += read;
+      row += static_cast<RowId>(n);
+      continue;
+    }
     bounds.lower_bounds(row, n, lowest);
     const float limit = std::min({best.threshold(), plan.cutoff, query.seed});
     float reach = bounds.reach(limit);
@@ -276,7 +351,7 @@ Result<size_t> scan_task(const Plan& plan, const PreparedQuery& query, const Tas
     ASSIGN_OR_RETURN(const RowBlock block, part.segment->rows(row, want));
     size_t matches = block.count;
     if (plan.filter) {
-      ASSIGN_OR_RETURN(matches, allowed_rows(plan, part, row, block.count, allowed));
+      ASSIGN_OR_RETURN(matches, plan.wanted[task.part].select(row, block.count, allowed));
       // Runs of matching rows are scanned together; the rest is not read at all.
       for (size_t i = 0; i < matches;) {
         size_t j = i + 1;
@@ -306,14 +381,16 @@ Result<size_t> scan_task(const Plan& plan, const PreparedQuery& query, const Tas
 }
 
 /// The rows of the parts that `scanned` wants.
-std::vector<Task> make_tasks(const View& view, const std::vector<bool>& scanned) {
+std::vector<Task> make_tasks(const Plan& plan, const std::vector<bool>& scanned) {
   std::vector<Task> out;
-  for (uint32_t p = 0; p < view.segments.size(); ++p) {
-    const SegmentView& part = view.segments[p];
-    if (part.live() == 0 || !scanned[p]) continue;
+  for (uint32_t p = 0; p < plan.view.segments.size(); ++p) {
+    const SegmentView& part = plan.view.segments[p];
+    const WantedRows& wanted = plan.wanted[p];
+    if (wanted.most() == 0 || !scanned[p]) continue;
     for (uint64_t first = 0; first < part.rows; first += kTaskRows) {
-      out.push_back({p, static_cast<RowId>(first),
-                     static_cast<size_t>(std::min<uint64_t>(kTaskRows, part.rows - first))});
+      const auto row = static_cast<RowId>(first);
+      const auto count = static_cast<size_t>(std::min<uint64_t>(kTaskRows, part.rows - first));
+      if (wanted.next(row) < first + count) out.push_back({p, row, count});
     }
   }
   return out;
@@ -371,6 +448,8 @@ Result<QueryForms> make_forms(const Plan& plan, std::span<const float> values,
   forms.bounds.resize(plan.indexes.size());
   for (uint32_t p = 0; p < plan.indexes.size(); ++p) {
     if (!scanned[p] || plan.indexes[p] == nullptr) continue;
+    // Blocks of rows are bounded together: where few of them are wanted, reading these is less.
+    if (plan.wanted[p].most() * kBoundsPerRead < plan.view.segments[p].rows / 2) continue;
     forms.bounds[p].emplace(*plan.indexes[p], values, VectorIndex::Query::Use::kBounds);
     if (!forms.bounds[p]->usable()) {
       forms.bounds[p].reset();
@@ -387,9 +466,9 @@ Result<std::vector<Candidate>> scan_parts(const SearchEnvironment& environment, 
                                           std::span<const float> values,
                                           const std::vector<bool>& scanned, Effort& effort) {
   ASSIGN_OR_RETURN(const QueryForms query, make_forms(plan, values, scanned, effort));
-  const std::vector<Task> tasks = make_tasks(plan.view, scanned);
+  const std::vector<Task> tasks = make_tasks(plan, scanned);
   uint64_t rows = 0;
-  for (const Task& task : tasks) rows += task.count;
+  for (uint32_t p = 0; p < scanned.size(); ++p) rows += scanned[p] ? plan.wanted[p].most() : 0;
   const bool large = rows * plan.dim() >= kParallelFloatsMin;
   const size_t lanes = large ? std::min(environment.pool.helpers_count() + 1, tasks.size()) : 1;
   std::vector<Best> best(std::max<size_t>(lanes, 1), Best(plan.depth, plan.less));
@@ -427,80 +506,119 @@ Result<std::vector<Candidate>> scan_one(const SearchEnvironment& environment, co
 
 // ---- walks --------------------------------------------------------------------------------------
 
-/// Keeps of the candidates those that are live and match; at most `most` of them.
-Result<std::vector<RowId>> allowed_candidates(const Plan& plan, const SegmentView& part,
-                                              std::span<const GraphCandidate> found, size_t most) {
-  std::vector<RowId> out;
+/// One query in the two forms that a walk needs.
+struct QueryOnPart {
+  const PreparedQuery& exact;
+  const VectorIndex::Query& codes;
+};
+
+/// Keeps of the candidates those that are wanted; at most `most` of them.
+Result<std::vector<GraphCandidate>> wanted_candidates(const WantedRows& wanted,
+                                                      std::span<const GraphCandidate> found,
+                                                      size_t most) {
+  std::vector<GraphCandidate> out;
   for (const GraphCandidate& candidate : found) {
     if (out.size() == most) break;
-    if (part.dead->contains(candidate.row)) continue;
-    if (plan.filter) {
-      ASSIGN_OR_RETURN(const Bytes payload, part.segment->payload(candidate.row));
-      if (!plan.filter->matches(payload)) continue;
-    }
-    out.push_back(candidate.row);
+    ASSIGN_OR_RETURN(const bool take, wanted.contains(candidate.row));
+    if (take) out.push_back(candidate);
   }
   return out;
 }
 
-/// Asks for a row's bytes, which lie anywhere in memory, ahead of their use.
-void prefetch_row(const float* row, size_t dim) {
-  const auto* at = reinterpret_cast<const char*>(row);
-  for (size_t i = 0; i < dim * sizeof(float); i += 64) __builtin_prefetch(at + i);
-}
-
-/// Exact distances of `rows`, into `best`.
-Status verify_rows(const Plan& plan, const PreparedQuery& query, uint32_t p,
-                   std::span<const RowId> rows, Best& best) {
+/// Exact distances of candidates, the most promising first, into `best`; ends where the estimates
+/// say that hardly any further one gets in. False, and nothing done, if one of them can be no hit:
+/// the rows behind it that were not kept might have been.
+Result<bool> verify_rows(const Plan& plan, const QueryOnPart& query, uint32_t p,
+                         std::span<const GraphCandidate> rows, Best& best, size_t* computed) {
   constexpr size_t kAhead = 4;
   const SegmentView& part = plan.view.segments[p];
   std::vector<RowBlock> blocks;
   blocks.reserve(rows.size());
-  for (const RowId row : rows) {
-    ASSIGN_OR_RETURN(const RowBlock block, part.segment->rows(row, 1));
+  for (const GraphCandidate& candidate : rows) {
+    ASSIGN_OR_RETURN(const RowBlock block, part.segment->rows(candidate.row, 1));
     blocks.push_back(block);
     if (blocks.size() <= kAhead) prefetch_row(block.values, plan.dim());
   }
-  for (size_t i = 0; i < rows.size(); ++i) {
+  Best near(plan.depth, plan.less);
+  float threshold = kFarthest;
+  float reach = kFarthest;
+  for (size_t i = 0; i < rows.size() && rows[i].distance <= reach; ++i) {
     if (i + kAhead < rows.size()) prefetch_row(blocks[i + kAhead].values, plan.dim());
     float distance = 0;
-    query.distances(blocks[i].values, blocks[i].norms_squared, 1, &distance);
-    if (distance > plan.cutoff || has_no_direction(plan, blocks[i], 0)) continue;
-    best.push({distance, p, rows[i]});
+    query.exact.distances(blocks[i].values, blocks[i].norms_squared, 1, &distance);
+    ++*computed;
+    if (has_no_direction(plan, blocks[i], 0)) return false;
+    if (distance <= plan.cutoff) near.push({distance, p, rows[i].row});
+    if (near.threshold() < threshold) {
+      threshold = near.threshold();
+      reach = query.codes.likely_reach(threshold);
+    }
   }
-  return {};
+  for (const Candidate& candidate : near.items()) best.push(candidate);
+  return true;
 }
 
-/// Walks one part. A walk finds rows in order of distance, dead and unwanted ones among them, so it
-/// is widened until it holds as many wanted ones as an unfiltered walk would keep; then they are
-/// the nearest wanted ones, with the recall of the plan. False when that would take reading a large
-/// part of everything: scan instead.
-Result<bool> walk_part(const Plan& plan, std::span<const float> values, const PreparedQuery& exact,
-                       uint32_t p, Best& best, Effort& effort) {
+/// How wide the first walk must be to find as many wanted rows as the plan's width.
+double first_width(const Plan& plan, uint32_t p) {
   const SegmentView& part = plan.view.segments[p];
+  const WantedRows& wanted = plan.wanted[p];
+  const double ef = plan.walks[p]->ef;
+  if (plan.restrictions[p] == Restriction::kLookAtAll) return ef;
+  if (plan.restrictions[p] == Restriction::kInside) return ef * kInsideReserve;
+  const double share = static_cast<double>(wanted.most()) / static_cast<double>(part.rows);
+  // A known share is met on average only: one walk in many falls short of this.
+  return ef / std::max(share, 1e-6) * (wanted.indexed() ? kWidthReserve : 1.0);
+}
+
+/// Walks one part. An unrestricted walk finds rows in order of distance, dead and unwanted ones
+/// among them, so it is widened until it holds as many wanted ones as an unfiltered walk would
+/// keep; then they are the nearest wanted ones, with the recall of the plan. False when that would
+/// take reading a large part of everything: scan instead.
+Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
+                       std::span<const float> values, const PreparedQuery& exact, uint32_t p,
+                       Best& best, Effort& effort) {
+  const SegmentView& part = plan.view.segments[p];
+  const WantedRows& wanted = plan.wanted[p];
   const GraphPlan& walk = *plan.walks[p];
-  const VectorIndex::Query query(*plan.indexes[p], values, VectorIndex::Query::Use::kEstimates);
-  if (!query.usable()) return false;
+  const Restriction restriction = plan.restrictions[p];
+  const VectorIndex::Query codes(*plan.indexes[p], values, VectorIndex::Query::Use::kEstimates);
+  if (!codes.usable()) return false;
+  const bool by_lists = walk.nprobe > 0 && restriction == Restriction::kAfterwards;
   thread_local GraphScratch scratch;
+  scratch.allow({restriction == Restriction::kAfterwards ? nullptr : wanted.words(),
+                 restriction == Restriction::kLookAtAll});
   const uint64_t most = std::max<uint64_t>(walk.ef, part.rows / kWalkShareMax);
-  double share = static_cast<double>(part.live()) / static_cast<double>(part.rows);
+  double width = std::ceil(first_width(plan, p));
   for (int attempt = 0; attempt < kWalkAttempts; ++attempt) {
-    const double width = std::ceil(walk.ef / std::max(share, 1e-6));
     if (width > static_cast<double>(most)) return false;
-    query.walk({static_cast<uint32_t>(width), walk.verify, 0}, &scratch);
+    if (deadline_passed(environment, plan.request)) {
+      return deadline_exceeded("search ran out of time");
+    }
+    // Wider means more lists, too.
+    const double lists = by_lists ? walk.nprobe * std::max(1.0, width / walk.ef) : 0;
+    codes.walk({static_cast<uint32_t>(width), walk.verify, 0, static_cast<uint32_t>(lists)},
+               &scratch);
     effort.estimated[p].fetch_add(scratch.looks(), std::memory_order_relaxed);
     const std::span<const GraphCandidate> found = scratch.found();
-    ASSIGN_OR_RETURN(std::vector<RowId> rows, allowed_candidates(plan, part, found, walk.ef));
-    if (rows.size() < walk.ef && found.size() < part.rows &&
-        (plan.filter || part.dead->count() > 0)) {
-      const double seen = static_cast<double>(rows.size()) / static_cast<double>(found.size());
-      share = std::min(share / 2, seen * 0.8);
+    ASSIGN_OR_RETURN(std::vector<GraphCandidate> rows, wanted_candidates(wanted, found, walk.ef));
+    // A few lists may hold fewer rows than are kept: enough for an answer is enough.
+    const uint64_t want = std::min<uint64_t>(by_lists ? plan.depth : walk.ef, wanted.most());
+    if (rows.size() < want && (by_lists || !wanted.exact() || wanted.most() < part.rows)) {
+      // Looking at all, or reaching no more rows however wide: there is nothing to widen.
+      const bool ended = static_cast<double>(found.size()) < width && !by_lists;
+      if (restriction == Restriction::kLookAtAll || ended) return false;
+      const double seen =
+          static_cast<double>(rows.size()) / std::max(1.0, static_cast<double>(found.size()));
+      width = std::ceil(std::max(2 * width, walk.ef / std::max(0.8 * seen, 1e-6)));
       continue;
     }
-    if (rows.size() < std::min<uint64_t>(plan.depth, part.live())) return false;
+    if (rows.size() < std::min<uint64_t>(plan.depth, wanted.most())) return false;
     rows.resize(std::min<size_t>(rows.size(), walk.verify));
-    RETURN_IF_ERROR(verify_rows(plan, exact, p, rows, best));
-    effort.computed[p].fetch_add(rows.size(), std::memory_order_relaxed);
+    size_t computed = 0;
+    ASSIGN_OR_RETURN(const bool verified,
+                     verify_rows(plan, {exact, codes}, p, rows, best, &computed));
+    effort.computed[p].fetch_add(computed, std::memory_order_relaxed);
+    if (!verified) return false;
     effort.walked[p].fetch_add(1, std::memory_order_relaxed);
     return true;
   }
@@ -523,15 +641,14 @@ Result<Answer> walk_one(const SearchEnvironment& environment, const Plan& plan,
   bool any_scan = false;
   double missed = 0;  // expected share of true hits that walks do not find, by rows
   for (uint32_t p = 0; p < plan.view.segments.size(); ++p) {
-    const SegmentView& part = plan.view.segments[p];
-    if (part.live() == 0) continue;
+    if (plan.wanted[p].most() == 0) continue;
     bool walked = false;
     if (plan.walks[p]) {
-      ASSIGN_OR_RETURN(walked, walk_part(plan, values, exact, p, best, effort));
+      ASSIGN_OR_RETURN(walked, walk_part(environment, plan, values, exact, p, best, effort));
     }
     if (walked) {
-      out.mode = SearchMode::kGraph;
-      missed += (1 - plan.walks[p]->recall) * static_cast<double>(part.live());
+      out.mode = plan.walks[p]->nprobe > 0 ? SearchMode::kIvf : SearchMode::kGraph;
+      missed += (1 - plan.walks[p]->recall) * static_cast<double>(plan.wanted[p].most());
     } else {
       scanned[p] = any_scan = true;
     }
@@ -541,7 +658,9 @@ Result<Answer> walk_one(const SearchEnvironment& environment, const Plan& plan,
                      scan_parts(environment, plan, values, scanned, effort));
     for (const Candidate& candidate : more) best.push(candidate);
   }
-  out.recall = 1 - missed / static_cast<double>(std::max<uint64_t>(plan.view.points, 1));
+  uint64_t rows = 0;
+  for (const WantedRows& wanted : plan.wanted) rows += wanted.most();
+  out.recall = 1 - missed / static_cast<double>(std::max<uint64_t>(rows, 1));
   out.hits = best.take_sorted();
   return out;
 }
@@ -663,7 +782,7 @@ Result<bool> collect(const SearchEnvironment& environment, const Plan& plan,
   RowId allowed[kBlock];
   for (uint32_t p = 0; p < plan.view.segments.size(); ++p) {
     const SegmentView& part = plan.view.segments[p];
-    if (part.live() == 0) continue;
+    if (plan.wanted[p].most() == 0) continue;
     RowId checked = 0;  // the row at which time was last looked at
     for (RowId row = 0; row < part.rows;) {
       if (row == 0 || row - checked >= kTaskRows) {
@@ -674,7 +793,7 @@ Result<bool> collect(const SearchEnvironment& environment, const Plan& plan,
       }
       const size_t want = std::min<size_t>(kBlock, part.rows - row);
       ASSIGN_OR_RETURN(const RowBlock block, part.segment->rows(row, want));
-      ASSIGN_OR_RETURN(const size_t matches, allowed_rows(plan, part, row, block.count, allowed));
+      ASSIGN_OR_RETURN(const size_t matches, plan.wanted[p].select(row, block.count, allowed));
       if (matches > 0) {
         if (!pool.admit_norms(block.norms_squared, block.count)) return false;
         batch.distances(block.values, block.norms_squared, block.count, distances.data());
@@ -735,6 +854,9 @@ Status search_group(const SearchEnvironment& environment, const Plan& plan,
 /// One query by whatever the plan says.
 Result<Answer> find_one(const SearchEnvironment& environment, const Plan& plan,
                         std::span<const float> values, Effort& effort) {
+  if (deadline_passed(environment, plan.request)) {
+    return deadline_exceeded("search ran out of time");
+  }
   const bool walks = std::any_of(plan.walks.begin(), plan.walks.end(),
                                  [](const auto& walk) { return walk.has_value(); });
   if (walks) return walk_one(environment, plan, values, effort);
@@ -748,11 +870,15 @@ bool one_by_one(const Plan& plan, size_t queries) {
   if (queries < kBatchQueriesMin || plan.depth > kBatchDepthMax) return true;
   uint64_t rows = 0;
   uint64_t coded = 0;
+  uint64_t wanted = 0;
   for (size_t p = 0; p < plan.view.segments.size(); ++p) {
     rows += plan.view.segments[p].rows;
     if (plan.walks[p]) return true;
+    wanted += plan.wanted[p].most();
     if (plan.indexes[p] != nullptr) coded += plan.view.segments[p].rows;
   }
+  // The product is of whole blocks of rows.
+  if (wanted * kProductPerRead < rows) return true;
   return plan.dim() >= kBoundsBeatProductDim && 2 * coded > rows;
 }
 
@@ -799,16 +925,39 @@ Result<Hit> make_hit(const Plan& plan, const Candidate& candidate) {
   return hit;
 }
 
-std::string describe(const Plan& plan, size_t p, const Effort& effort) {
-  const bool matching = plan.filter.has_value();
-  std::string out = plan.view.segments[p].segment->sealed() ? "sealed: " : "open: ";
-  if (effort.walked[p].load(std::memory_order_relaxed) > 0) {
-    out += "graph walk, ef " + std::to_string(plan.walks[p]->ef);
-    return matching ? out + " or wider for matching rows" : out;
+/// "of matching rows", with the number where an index told it.
+std::string of_wanted(const WantedRows& wanted) {
+  if (!wanted.filtered()) return "";
+  if (!wanted.indexed()) return " of matching rows";
+  return (wanted.exact() ? " of " : " of at most ") + std::to_string(wanted.most()) +
+         " matching rows";
+}
+
+std::string describe_walk(const Plan& plan, size_t p) {
+  const WantedRows& wanted = plan.wanted[p];
+  const std::string ef = std::to_string(plan.walks[p]->ef);
+  if (plan.walks[p]->nprobe > 0 && plan.restrictions[p] == Restriction::kAfterwards) {
+    return "visit of " + std::to_string(plan.walks[p]->nprobe) + " lists" +
+           (wanted.filtered() ? " or more for matching rows" : "");
   }
+  switch (plan.restrictions[p]) {
+    case Restriction::kLookAtAll: return "estimates from codes" + of_wanted(wanted);
+    case Restriction::kInside:
+    case Restriction::kAfterwards: break;
+  }
+  if (!wanted.filtered()) return "graph walk, ef " + ef;
+  if (!wanted.indexed()) return "graph walk, ef " + ef + " or wider for matching rows";
+  const auto width = static_cast<uint64_t>(std::ceil(first_width(plan, static_cast<uint32_t>(p))));
+  return "graph walk, ef " + std::to_string(width) + " for " + ef + of_wanted(wanted);
+}
+
+std::string describe(const Plan& plan, size_t p, const Effort& effort) {
+  const WantedRows& wanted = plan.wanted[p];
+  const std::string kind = plan.view.segments[p].segment->sealed() ? "sealed: " : "open: ";
+  if (wanted.indexed() && wanted.most() == 0) return kind + "nothing, no row matches";
+  if (effort.walked[p].load(std::memory_order_relaxed) > 0) return kind + describe_walk(plan, p);
   const bool bounded = effort.estimated[p].load(std::memory_order_relaxed) > 0;
-  out += bounded ? "exact scan of codes" : "exact scan";
-  return matching ? out + " of matching rows" : out;
+  return kind + (bounded ? "exact scan of codes" : "exact scan") + of_wanted(wanted);
 }
 
 std::vector<SegmentPlan> explain(const Plan& plan, const Effort& effort) {
@@ -832,7 +981,8 @@ Result<std::vector<SearchResult>> search_view(const SearchEnvironment& environme
                                               const View& view, const CollectionOptions& collection,
                                               const std::vector<std::span<const float>>& queries,
                                               const SearchRequest& common) {
-  ASSIGN_OR_RETURN(const Plan plan, make_plan(view, collection, queries, common));
+  ASSIGN_OR_RETURN(const Plan plan,
+                   make_plan(view, collection, queries, common, environment.nprobe_default));
   const MonotonicTime start = environment.clock.now();
   Effort effort(view.segments.size());
   ASSIGN_OR_RETURN(const std::vector<Answer> found, find_all(environment, plan, queries, effort));
@@ -843,7 +993,8 @@ Result<std::vector<SearchResult>> search_view(const SearchEnvironment& environme
     result.metric = plan.metric;
     result.mode = found[q].mode;
     result.recall_at_k = found[q].recall;
-    result.ivf_fallback_exact = common.mode == SearchMode::kIvf;
+    result.ivf_fallback_exact =
+        common.mode == SearchMode::kIvf && result.mode == SearchMode::kExact;
     for (size_t i = common.offset; i < found[q].hits.size(); ++i) {
       ASSIGN_OR_RETURN(Hit hit, make_hit(plan, found[q].hits[i]));
       result.hits.push_back(std::move(hit));

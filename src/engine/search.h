@@ -28,6 +28,7 @@ inline constexpr uint64_t kIvfPointsMin = 256;
 struct SearchEnvironment {
   const Clock& clock;
   ThreadPool& pool;
+  uint32_t nprobe_default = 8;  // lists that mode ivf visits when nothing else is asked
 };
 
 /// One result per query. Errors: invalid_argument, deadline_exceeded, corruption.

@@ -13,6 +13,7 @@
 #include "engine/dead_rows.h"
 #include "engine/row.h"
 #include "index/vector_index.h"
+#include "payload/field_index.h"
 
 namespace aionbd {
 
@@ -43,6 +44,8 @@ class Segment {
 
   /// The index for a metric, if there is one ready.
   virtual std::shared_ptr<const VectorIndex> vector_index(Metric) const { return nullptr; }
+  /// The index of the payloads, if there is one ready.
+  virtual std::shared_ptr<const FieldIndex> field_index() const { return nullptr; }
 
   virtual uint64_t disk_bytes() const = 0;
   virtual uint64_t memory_bytes() const = 0;

@@ -387,6 +387,7 @@ Result<uint64_t> StoredCollection::remove_matching(const Filter& filter, Deadlin
     MutexLock lock(mutex_);
     RETURN_IF_ERROR(ready_to_write(deadline));
     rests_on = pending_ticket();
+    note_filtered();
     ScanDeadline limit(*context_->clock, deadline);
     ASSIGN_OR_RETURN(const std::vector<PointId> ids,
                      noted(matching_ids(working_, options_.id_type, filter, limit)));
@@ -484,6 +485,7 @@ Result<ListPage> StoredCollection::list(const ListRequest& request) const {
   const CallScope call(*context_);
   RETURN_IF_ERROR(call.status());
   ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
+  if (request.filter != nullptr) note_filtered();
   ScanDeadline limit(*context_->clock, request.deadline);
   return noted(list_points(*view, options_, request, limit));
 }
@@ -493,6 +495,7 @@ Result<uint64_t> StoredCollection::count(const Filter* filter, Deadline deadline
   RETURN_IF_ERROR(call.status());
   ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
   if (filter == nullptr) return view->points;
+  note_filtered();
   ScanDeadline limit(*context_->clock, deadline);
   return noted(count_matching(*view, *filter, limit));
 }
@@ -513,19 +516,17 @@ Result<std::vector<SearchResult>> StoredCollection::run_search(
   const CallScope call(*context_);
   RETURN_IF_ERROR(call.status());
   ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
-  if (common.mode != SearchMode::kExact && !options_.metric) {
-    const uint32_t bit = 1U << static_cast<uint32_t>(common.metric.value_or(Metric::kDot));
-    if ((searched_metrics_.load(std::memory_order_relaxed) & bit) == 0) {
-      searched_metrics_.fetch_or(bit, std::memory_order_relaxed);
-      context_->index_wanted();
-    }
-  }
   const MonotonicTime start = context_->clock->now();
-  SearchEnvironment environment{*context_->clock, *context_->pool};
+  SearchEnvironment environment{*context_->clock, *context_->pool,
+                                context_->options.ivf_nprobe_default};
   ASSIGN_OR_RETURN(std::vector<SearchResult> out,
                    noted(search_view(environment, *view, options_, queries, common)));
+  // Only what was a good request makes anybody build something.
+  if (common.filter != nullptr) note_filtered();
+  if (common.mode != SearchMode::kExact) note_searched(out.front().metric);
   EngineMetrics& metrics = context_->metrics;
   metrics.search_queries.add(queries.size());
+  if (out.front().mode == SearchMode::kIvf) metrics.search_ivf_queries.add(queries.size());
   if (out.front().ivf_fallback_exact) metrics.search_ivf_fallback_exact.add(queries.size());
   Histogram& time = out.front().mode == SearchMode::kExact ? metrics.search_exact_time
                                                            : metrics.search_graph_time;
@@ -535,6 +536,24 @@ Result<std::vector<SearchResult>> StoredCollection::run_search(
     if (out.front().mode != SearchMode::kExact) metrics.index_hits.add(queries.size());
   }
   return out;
+}
+
+void StoredCollection::note_searched(Metric metric) const {
+  const uint32_t bit = 1U << static_cast<uint32_t>(metric);
+  if ((searched_metrics_.load(std::memory_order_relaxed) & bit) != 0) return;
+  searched_metrics_.fetch_or(bit, std::memory_order_relaxed);
+  context_->index_wanted();
+}
+
+Status StoredCollection::alive() const {
+  if (quarantined_.load(std::memory_order_relaxed)) return corruption("collection is quarantined");
+  if (dropped_.load(std::memory_order_acquire)) return not_found("collection was deleted");
+  return {};
+}
+
+void StoredCollection::note_filtered() const {
+  if (filtered_.load(std::memory_order_relaxed) || filtered_.exchange(true)) return;
+  context_->index_wanted();
 }
 
 std::vector<Metric> StoredCollection::wanted_metrics() const {
@@ -568,6 +587,13 @@ void add_index_stats(const SegmentView& part, SegmentStats* stats) {
   }
 }
 
+uint64_t field_index_bytes(const SegmentView& part) {
+  if (!part.segment->sealed()) return 0;
+  const auto indexes = dynamic_cast<const SealedSegment&>(*part.segment).indexes();
+  const bool has = indexes != nullptr && indexes->fields.file != nullptr;
+  return has ? indexes->fields.file->file_bytes() : 0;
+}
+
 }  // namespace
 
 Result<CollectionStats> StoredCollection::stats() const {
@@ -586,6 +612,7 @@ Result<CollectionStats> StoredCollection::stats() const {
     stats.memory_bytes = part.segment->memory_bytes();
     add_index_stats(part, &stats);
     for (const IndexStats& index : stats.indexes) out.index_bytes += index.disk_bytes;
+    out.index_bytes += field_index_bytes(part);
     out.disk_bytes += stats.disk_bytes;
     out.memory_bytes += stats.memory_bytes;
     out.segments.push_back(stats);

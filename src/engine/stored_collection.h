@@ -104,8 +104,14 @@ class StoredCollection final : public Collection {
   /// are the views the replacement was made of; rows that died since are dead in it too.
   Status replace(const std::vector<SegmentView>& removed,
                  std::shared_ptr<const SealedSegment> replacement);
+  /// Ok, or why nothing is to be built for it any more.
+  Status alive() const;
   /// Metrics that indexes should be built for: the declared one, else those that were searched.
   std::vector<Metric> wanted_metrics() const;
+  /// Whether filters were asked, so that field indexes are worth building.
+  bool wants_fields() const { return filtered_.load(std::memory_order_relaxed); }
+  /// A filter was asked, or was before the last start.
+  void note_filtered() const;
   /// Refuses everything from now on: the collection was dropped.
   void mark_dropped() EXCLUDES(mutex_);
 
@@ -127,6 +133,9 @@ class StoredCollection final : public Collection {
   std::atomic<bool> visible{false};
 
  private:
+  /// A search that an index for this metric would have served.
+  void note_searched(Metric metric) const;
+
   /// The uses of one id in a batch: the last one wins.
   struct Use {
     size_t first;
@@ -204,6 +213,7 @@ class StoredCollection final : public Collection {
   mutable std::atomic<bool> quarantined_{false};
   std::atomic<bool> dropped_{false};
   mutable std::atomic<uint32_t> searched_metrics_{0};  // a bit per metric
+  mutable std::atomic<bool> filtered_{false};
 
   /// The write lock. Order: engine's name map, this, storage's log lock.
   mutable Mutex mutex_;

@@ -20,6 +20,10 @@ constexpr size_t kPruneBlock = 16;
 /// A list of edges back may grow this much over the degree before it is pruned: pruning costs the
 /// same for one surplus edge as for many.
 constexpr double kSlack = 1.3;
+/// Neighbours that a restricted walk looks for behind one row; beyond, it reads no further lists.
+constexpr size_t kAllowedNeighbours = 32;
+/// Allowed rows among which a restricted walk looks for its start.
+constexpr size_t kAllowedStarts = 64;
 /// Rows that may lose edges so that the stored lists of all can be shorter.
 constexpr double kCutShare = 0.02;
 
@@ -100,6 +104,54 @@ class GraphWalk {
     s_.pool_count_ = count_;
   }
 
+  /// As run, but only allowed rows are estimated, kept and expanded.
+  template <class Scorer>
+  void run_allowed(const Scorer& scorer, const AllowedRows& allowed) {
+    start_allowed(scorer, allowed);
+    uint32_t fresh[2 * kFreshMax];
+    float distances[2 * kFreshMax];
+    size_t at = 0;
+    while (at < count_) {
+      size_t n = 0;
+      size_t expanded = 0;
+      for (size_t i = at; i < count_ && expanded < kExpandTogether; ++i) {
+        if ((pool_[i].row & kExpanded) != 0) continue;
+        n = gather_allowed(scorer, allowed, pool_[i].row, fresh, n);
+        pool_[i].row |= kExpanded;
+        ++expanded;
+      }
+      s_.touched_.insert(s_.touched_.end(), fresh, fresh + n);
+      scorer.score(fresh, n, distances);
+      s_.looks_ += n;
+      at = std::min(at, take_nearer(fresh, distances, n));
+      while (at < count_ && (pool_[at].row & kExpanded) != 0) ++at;
+    }
+    for (size_t i = 0; i < count_; ++i) pool_[i].row &= ~kExpanded;
+    s_.pool_count_ = count_;
+  }
+
+  /// Estimates every allowed row.
+  template <class Scorer>
+  void look_at_all(const Scorer& scorer, const AllowedRows& allowed) {
+    constexpr size_t kBlock = 32;
+    uint32_t rows[kBlock + 64];
+    float distances[kBlock + 64];
+    size_t n = 0;
+    const size_t words = (size_t{graph_.rows} + 63) / 64;
+    for (size_t w = 0; w < words; ++w) {
+      for (uint64_t word = allowed.words[w]; word != 0; word &= word - 1) {
+        rows[n] = static_cast<uint32_t>(w * 64 + static_cast<size_t>(__builtin_ctzll(word)));
+        scorer.prefetch(rows[n++]);
+      }
+      if (n < kBlock && w + 1 < words) continue;
+      scorer.score(rows, n, distances);
+      s_.looks_ += n;
+      take_nearer(rows, distances, n);
+      n = 0;
+    }
+    s_.pool_count_ = count_;
+  }
+
   /// Neighbours of one row, at most.
   static constexpr size_t kDegreeMax = 256;
 
@@ -127,6 +179,62 @@ class GraphWalk {
     for (uint32_t i = 0; i < graph_.degree && neighbours[i] != kNoNeighbour; ++i) {
       fresh[n] = neighbours[i];
       n += first_visit(neighbours[i]);
+    }
+    for (size_t i = before; i < n; ++i) scorer.prefetch(fresh[i]);
+    return n;
+  }
+
+  template <class Scorer>
+  void start_allowed(const Scorer& scorer, const AllowedRows& allowed) {
+    uint32_t rows[kAllowedStarts];
+    float distances[kAllowedStarts];
+    size_t n = 0;
+    const size_t words = (size_t{graph_.rows} + 63) / 64;
+    // From kAllowedStarts places that lie evenly, the next allowed row each.
+    for (size_t i = 0, w = 0; i < kAllowedStarts && w < words; ++i) {
+      w = std::max(w, words * i / kAllowedStarts);
+      while (w < words && allowed.words[w] == 0) ++w;
+      if (w == words) break;
+      rows[n] =
+          static_cast<uint32_t>(w * 64 + static_cast<size_t>(__builtin_ctzll(allowed.words[w])));
+      first_visit(rows[n++]);
+      ++w;
+    }
+    s_.touched_.insert(s_.touched_.end(), rows, rows + n);
+    scorer.score(rows, n, distances);
+    s_.looks_ += n;
+    take_nearer(rows, distances, n);
+  }
+
+  /// As gather, for the allowed rows among the neighbours and, while those are few, among the
+  /// neighbours of the others.
+  template <class Scorer>
+  size_t gather_allowed(const Scorer& scorer, const AllowedRows& allowed, uint32_t row,
+                        uint32_t* fresh, size_t n) {
+    uint32_t bridges[kDegreeMax];
+    size_t bridges_count = 0;
+    const size_t before = n;
+    const auto take = [&](uint32_t at) {
+      fresh[n] = at;
+      n += first_visit(at);
+    };
+    const uint32_t* neighbours = graph_.of(row);
+    for (uint32_t i = 0; i < graph_.degree && neighbours[i] != kNoNeighbour; ++i) {
+      const uint32_t at = neighbours[i];
+      if (allowed.contains(at)) {
+        take(at);
+      } else if ((visited_[at / 64] >> (at % 64) & 1) == 0) {
+        bridges[bridges_count++] = at;
+        prefetch_edges(at);
+      }
+    }
+    for (size_t b = 0; b < bridges_count && n - before < kAllowedNeighbours; ++b) {
+      first_visit(bridges[b]);
+      s_.touched_.push_back(bridges[b]);
+      const uint32_t* behind = graph_.of(bridges[b]);
+      for (uint32_t i = 0; i < graph_.degree && behind[i] != kNoNeighbour; ++i) {
+        if (allowed.contains(behind[i])) take(behind[i]);
+      }
     }
     for (size_t i = before; i < n; ++i) scorer.prefetch(fresh[i]);
     return n;
@@ -196,7 +304,14 @@ class GraphWalk {
 void search_graph(const GraphView& graph, const PlaneQuery& query, const PlaneLayout& layout,
                   const uint8_t* high, size_t ef, GraphScratch* scratch) {
   GraphWalk walk(graph, ef, scratch);
-  walk.run(CodeScorer{query, layout, high}, graph.entries);
+  const CodeScorer scorer{query, layout, high};
+  if (scratch->allowed().words == nullptr) {
+    walk.run(scorer, graph.entries);
+  } else if (scratch->allowed().look_at_all) {
+    walk.look_at_all(scorer, scratch->allowed());
+  } else {
+    walk.run_allowed(scorer, scratch->allowed());
+  }
 }
 
 /// Thread safety: the phases of a batch run on the pool; everything else is single owner.

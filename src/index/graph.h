@@ -7,8 +7,7 @@
 //
 // Departures: distances for building come from 8-bit codes of the projected rows; the walk starts
 // from the nearest of a few sampled entry rows instead of one medoid, which saves the hops that
-// upper layers (HNSW) are for; every row keeps an edge from its nearest neighbour so that none is
-// out of reach.
+// upper layers (HNSW) are for.
 //
 // A walk (beam search) keeps the `ef` best rows seen in one sorted array, expands the best not yet
 // expanded, and ends when all are. Each expansion is one read of a row of edges and one call of the
@@ -63,13 +62,35 @@ struct GraphCandidate {
   uint32_t row;
 };
 
+/// The rows a walk may find. Thread safety: immutable.
+struct AllowedRows {
+  const uint64_t* words = nullptr;  // bit row % 64 of words[row / 64]; null: all rows
+  bool look_at_all = false;         // estimate every allowed row instead of walking
+
+  bool contains(uint32_t row) const { return (words[row / 64] >> (row % 64) & 1) != 0; }
+};
+
 /// What a walk needs besides the graph; reused from walk to walk. Thread safety: single owner.
 class GraphScratch {
  public:
+  /// From the next walk on only these rows are found: the bits must outlive the walks, and there
+  /// must be one for each row of the graph.
+  ///
+  /// Such a walk keeps and expands allowed rows only. Where few neighbours of a row are allowed, it
+  /// reads on through those that are not, so that a row has about as many neighbours as ever (the
+  /// idea is ACORN's: Patel et al., SIGMOD 2024). It starts from a sample of the allowed rows.
+  void allow(const AllowedRows& rows) { allowed_ = rows; }
+  const AllowedRows& allowed() const { return allowed_; }
   /// Best first, valid until the next walk.
   std::span<const GraphCandidate> found() const { return {pool_.data(), pool_count_}; }
   /// Rows whose distance the last walk estimated.
   size_t looks() const { return looks_; }
+  /// Takes over what another kind of search found.
+  void assign(std::span<const GraphCandidate> found, size_t looks) {
+    pool_.assign(found.begin(), found.end());
+    pool_count_ = found.size();
+    looks_ = looks;
+  }
 
  private:
   friend class GraphWalk;
@@ -77,6 +98,7 @@ class GraphScratch {
   std::vector<uint32_t> touched_;
   std::vector<GraphCandidate> pool_;
   size_t pool_count_ = 0;
+  AllowedRows allowed_;
   size_t looks_ = 0;
 };
 

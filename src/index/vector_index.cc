@@ -31,8 +31,11 @@ constexpr size_t kHeldOutMax = 512;
 /// One row in this many is held out at most.
 constexpr size_t kHeldOutShare = 20;
 /// The settings calibration tries, cheapest first.
-constexpr std::array<uint32_t, 18> kWidths = {8,  12,  16,  20,  24,  32,  40,  48,   64,
-                                              96, 128, 192, 256, 384, 512, 768, 1024, 2048};
+constexpr std::array<uint32_t, 22> kWidths = {1,  2,  4,  7,   10,  12,  16,  20,  24,  32,   40,
+                                              48, 64, 80, 100, 128, 192, 256, 384, 512, 1024, 2048};
+/// The numbers of lists it tries.
+constexpr std::array<uint32_t, 15> kProbes = {1,  2,  4,  6,  8,   12,  16, 24,
+                                              32, 48, 64, 96, 128, 192, 256};
 /// A curve that has come this far at the largest k needs no wider walk.
 constexpr float kRecallEnough = 0.999F;
 /// Of the true neighbours in a pool, the share that verification must not miss.
@@ -98,7 +101,12 @@ struct Header {
   uint32_t degree;
   uint32_t entries;
   uint32_t curve;
+  uint32_t outside;
+  uint32_t lists;
+  uint32_t list_members;
+  uint32_t list_curve;
   std::array<uint32_t, kCalibratedHits.size()> verify;
+  float shrink;
   double longest;
 };
 
@@ -112,7 +120,12 @@ std::string encode_header(const Header& header) {
   encoder.put(header.degree);
   encoder.put(header.entries);
   encoder.put(header.curve);
+  encoder.put(header.outside);
+  encoder.put(header.lists);
+  encoder.put(header.list_members);
+  encoder.put(header.list_curve);
   for (const uint32_t verify : header.verify) encoder.put(verify);
+  encoder.put(header.shrink);
   encoder.put(header.longest);
   return out;
 }
@@ -127,11 +140,18 @@ Result<Header> decode_header(Bytes bytes) {
   header.degree = decoder.get<uint32_t>();
   header.entries = decoder.get<uint32_t>();
   header.curve = decoder.get<uint32_t>();
+  header.outside = decoder.get<uint32_t>();
+  header.lists = decoder.get<uint32_t>();
+  header.list_members = decoder.get<uint32_t>();
+  header.list_curve = decoder.get<uint32_t>();
   for (uint32_t& verify : header.verify) verify = decoder.get<uint32_t>();
+  header.shrink = decoder.get<float>();
   header.longest = decoder.get<double>();
   const bool sane = decoder.finished() && header.metric <= 2 && header.rows >= 1 &&
                     header.degree >= 1 && header.degree <= kDegree && header.entries >= 1 &&
-                    header.longest >= 0 && header.longest <= kLengthMax;
+                    header.lists >= 1 && header.lists <= header.rows &&
+                    header.list_members <= header.rows && header.shrink >= 0 &&
+                    header.shrink <= 1 && header.longest >= 0 && header.longest <= kLengthMax;
   if (!sane) return corruption("vector index: header is malformed");
   return header;
 }
@@ -172,11 +192,15 @@ class IndexBuilder {
     GraphBuild build(codes_->view(), rows_, parameters, &pool_);
     if (!build.add(members_, cancelled_)) return unavailable("index build was cancelled");
     BuiltIndex out;
+    out.ivf_ = std::move(ivf_);
     std::vector<RecallPoint> curve;
+    std::vector<RecallPoint> list_curve;
     if (!held_out_.empty()) {
       const BuiltGraph graph = build.finish();
       RETURN_IF_ERROR(find_truth());
       curve = calibrate(graph.view());
+      list_curve = calibrate_lists(out.ivf_.view());
+      // Also ends a calibration that was cut short.
       if (!build.add(held_out_, cancelled_)) return unavailable("index build was cancelled");
     }
     out.graph_ = build.finish();
@@ -185,14 +209,18 @@ class IndexBuilder {
     projection_.save(&projection);
     out.small_.emplace_back(
         IndexPart::kHeader,
-        encode_header({static_cast<uint32_t>(space_.metric), rows_,
-                       static_cast<uint32_t>(space_.dimension),
-                       static_cast<uint32_t>(layout_->coordinates), out.graph_.degree,
-                       static_cast<uint32_t>(out.graph_.entries.size()),
-                       static_cast<uint32_t>(curve.size()), verify_, space_.longest}));
+        encode_header(
+            {static_cast<uint32_t>(space_.metric), rows_, static_cast<uint32_t>(space_.dimension),
+             static_cast<uint32_t>(layout_->coordinates), out.graph_.degree,
+             static_cast<uint32_t>(out.graph_.entries.size()), static_cast<uint32_t>(curve.size()),
+             outside_count_, static_cast<uint32_t>(out.ivf_.radii.size()),
+             static_cast<uint32_t>(out.ivf_.members.size()),
+             static_cast<uint32_t>(list_curve.size()), verify_, shrink_, space_.longest}));
     out.small_.emplace_back(IndexPart::kProjection, std::move(projection));
     out.small_.emplace_back(IndexPart::kCurve,
                             std::string(as_text(bytes_of(curve.data(), curve.size()))));
+    out.small_.emplace_back(IndexPart::kIvfCurve,
+                            std::string(as_text(bytes_of(list_curve.data(), list_curve.size()))));
     return out;
   }
 
@@ -216,6 +244,7 @@ class IndexBuilder {
       }
       if (cancelled_()) return unavailable("index build was cancelled");
     }
+    outside_count_ = static_cast<uint32_t>(outside);
     if (outside == rows_ || static_cast<double>(outside) > rows_ * kOutsideShareMax) {
       return failed_precondition("too many rows without a place in an index: " +
                                  std::to_string(outside));
@@ -248,8 +277,8 @@ class IndexBuilder {
     for (size_t i = taken; i > 1; --i) {
       std::swap_ranges(sample.row(i - 1), sample.row(i - 1) + width, sample.row(rng.below(i)));
     }
-    projection_ = Projection::train(sample, seed_);
-    return {};
+    projection_ = Projection::train(sample, seed_, cancelled_);
+    return cancelled_() ? unavailable("index build was cancelled") : Status();
   }
 
   Status encode() {
@@ -258,6 +287,8 @@ class IndexBuilder {
     std::vector<float> vectors(kEncodeRows * width);
     std::vector<float> y(kEncodeRows * layout_->coordinates);
     std::vector<float> slack(kEncodeRows);
+    std::vector<float> all;  // every projected row, until the lists are made
+    all.reserve(size_t{rows_} * layout_->coordinates);
     for (uint32_t first = 0; first < rows_; first += kEncodeRows) {
       const size_t n = std::min<size_t>(kEncodeRows, rows_ - first);
       RETURN_IF_ERROR(source_.read(first, n, block.data()));
@@ -270,8 +301,12 @@ class IndexBuilder {
       }
       encode_planes(*layout_, y.data(), slack.data(), n, &planes_);
       codes_->append(y.data(), n);
+      all.insert(all.end(), y.begin(),
+                 y.begin() + static_cast<std::ptrdiff_t>(n * layout_->coordinates));
       if (cancelled_()) return unavailable("index build was cancelled");
     }
+    ivf_ = build_ivf(all.data(), planes_.high_bytes(), rows_, *layout_, outside_,
+                     {.lists = 0, .seed = seed_}, &pool_);
     return {};
   }
 
@@ -341,8 +376,12 @@ class IndexBuilder {
       if (cancelled_()) return unavailable("index build was cancelled");
     }
     truth_.resize(held_out_.size());
+    truth_distances_.resize(held_out_.size());
     for (size_t q = 0; q < truth_.size(); ++q) {
-      for (const Near& near : best[q].take_sorted()) truth_[q].push_back(near.row);
+      for (const Near& near : best[q].take_sorted()) {
+        truth_[q].push_back(near.row);
+        truth_distances_[q].push_back(near.distance);
+      }
     }
     return {};
   }
@@ -359,7 +398,7 @@ class IndexBuilder {
       std::vector<float> y(layout_->coordinates);
       for (;;) {
         const size_t q = next.fetch_add(1);
-        if (q >= truth_.size()) return;
+        if (q >= truth_.size() || cancelled_()) return;
         projection_.apply_fast(held_vectors_.data() + q * space_.euclidean_dimension(), y.data());
         const PlaneQuery query(*layout_, y.data(), 0);
         search_graph(graph, query, *layout_, planes_.high_bytes(), ef, &scratch);
@@ -374,6 +413,7 @@ class IndexBuilder {
     constexpr uint32_t kDeep = 1024;
     std::array<std::vector<uint32_t>, kCalibratedHits.size()> histogram;
     for (auto& each : histogram) each.assign(kDeep + 1, 0);
+    std::vector<float> ratios;  // true over estimated distances of true neighbours
     Mutex mutex;
     walk_held_out(graph, kDeep, [&](size_t q, std::span<const GraphCandidate> found) {
       const std::vector<uint32_t>& truth = truth_[q];
@@ -385,8 +425,12 @@ class IndexBuilder {
             ++histogram[c][at];
           }
         }
+        if (static_cast<size_t>(place) < truth.size() && found[at].distance > 0) {
+          ratios.push_back(truth_distances_[q][static_cast<size_t>(place)] / found[at].distance);
+        }
       }
     });
+    shrink_ = shrink_of(std::move(ratios));
     for (size_t c = 0; c < kCalibratedHits.size(); ++c) {
       uint64_t total = 0;
       for (const uint32_t count : histogram[c]) total += count;
@@ -398,6 +442,15 @@ class IndexBuilder {
       }
       verify_[c] = std::max(depth, kCalibratedHits[c]);
     }
+  }
+
+  /// The true distance is hardly ever a smaller part of the estimate than this.
+  static float shrink_of(std::vector<float> ratios) {
+    if (ratios.empty()) return 0;
+    const auto at =
+        static_cast<std::ptrdiff_t>((1 - kVerifyShare) * static_cast<double>(ratios.size()));
+    std::nth_element(ratios.begin(), ratios.begin() + at, ratios.end());
+    return std::clamp(ratios[static_cast<size_t>(at)], 0.0F, 1.0F);
   }
 
   std::vector<RecallPoint> calibrate(const GraphView& graph) {
@@ -427,6 +480,53 @@ class IndexBuilder {
     return curve;
   }
 
+  /// The curve of visiting more and more lists. The lists hold the held-out rows as well, which are
+  /// no answers here.
+  std::vector<RecallPoint> calibrate_lists(const IvfView& ivf) {
+    std::vector<bool> held(rows_, false);
+    for (const uint32_t row : held_out_) held[row] = true;
+    const size_t width = space_.euclidean_dimension();
+    std::vector<RecallPoint> curve;
+    for (const uint32_t nprobe : kProbes) {
+      if (nprobe > ivf.lists()) break;
+      Counts counts;
+      for (auto& each : counts) each.assign(truth_.size(), 0);
+      std::atomic<size_t> next{0};
+      pool_.for_each(pool_.helpers_count() + 1, [&](size_t) {
+        IvfScratch scratch;
+        std::vector<float> y(layout_->coordinates);
+        for (size_t q = next.fetch_add(1); q < truth_.size(); q = next.fetch_add(1)) {
+          projection_.apply_fast(held_vectors_.data() + q * width, y.data());
+          const PlaneQuery query(*layout_, y.data(), 0);
+          search_ivf(ivf, query, y.data(), *layout_, nprobe, verify_.back(), &scratch);
+          count_found(scratch.found(), q, held, &counts);
+        }
+      });
+      float least = 1;
+      for (size_t c = 0; c < kCalibratedHits.size(); ++c) {
+        curve.push_back(point_of(kCalibratedHits[c], nprobe, counts[c]));
+        least = std::min(least, curve.back().recall);
+      }
+      if (least >= kRecallEnough) break;
+    }
+    return curve;
+  }
+
+  /// Counts true neighbours among the first verify[k] of `found` that are not held out.
+  void count_found(std::span<const GraphCandidate> found, size_t q, const std::vector<bool>& held,
+                   Counts* counts) const {
+    for (size_t c = 0; c < kCalibratedHits.size(); ++c) {
+      const size_t k = std::min<size_t>(kCalibratedHits[c], truth_[q].size());
+      const auto truth = std::span(truth_[q]).first(k);
+      size_t depth = 0;
+      for (const GraphCandidate& candidate : found) {
+        if (held[candidate.row]) continue;
+        if (++depth > verify_[c]) break;
+        (*counts)[c][q] += std::find(truth.begin(), truth.end(), candidate.row) != truth.end();
+      }
+    }
+  }
+
   RecallPoint point_of(uint32_t k, uint32_t ef, const std::vector<uint32_t>& counts) const {
     double sum = 0;
     double squares = 0;
@@ -452,13 +552,17 @@ class IndexBuilder {
   Projection projection_;
   std::optional<PlaneLayout> layout_;
   EncodedPlanes planes_;
+  BuiltIvf ivf_;
   std::optional<EncodedBytes> codes_;  // of the projected rows, for building
   std::vector<bool> outside_;
+  uint32_t outside_count_ = 0;
   std::vector<uint32_t> members_;
   std::vector<uint32_t> held_out_;
   std::vector<float> held_vectors_;
   std::vector<std::vector<uint32_t>> truth_;
+  std::vector<std::vector<float>> truth_distances_;
   std::array<uint32_t, kCalibratedHits.size()> verify_ = kCalibratedHits;
+  float shrink_ = 0;
 };
 
 Result<BuiltIndex> build_index(const RowSource& rows, Metric metric, uint64_t seed,
@@ -476,12 +580,18 @@ Status BuiltIndex::write(const Write& write) const {
   RETURN_IF_ERROR(write(IndexPart::kError, bytes_of(planes_.error.data(), rows)));
   RETURN_IF_ERROR(
       write(IndexPart::kNeighbours, bytes_of(graph_.neighbours.data(), graph_.neighbours.size())));
-  return write(IndexPart::kEntries, bytes_of(graph_.entries.data(), graph_.entries.size()));
-}
-
-uint64_t BuiltIndex::bytes() const {
-  return planes_.high.size() * sizeof(FloatLine) + planes_.low.size() +
-         3 * planes_.step.size() * sizeof(float) + graph_.neighbours.size() * sizeof(uint32_t);
+  RETURN_IF_ERROR(
+      write(IndexPart::kEntries, bytes_of(graph_.entries.data(), graph_.entries.size())));
+  RETURN_IF_ERROR(
+      write(IndexPart::kIvfCentroids, bytes_of(ivf_.centroids.data(), ivf_.centroids.size())));
+  RETURN_IF_ERROR(write(IndexPart::kIvfCentroidHigh,
+                        bytes_of(ivf_.centroid_high.data(), ivf_.centroid_high.size())));
+  RETURN_IF_ERROR(write(IndexPart::kIvfRadii, bytes_of(ivf_.radii.data(), ivf_.radii.size())));
+  RETURN_IF_ERROR(
+      write(IndexPart::kIvfOffsets, bytes_of(ivf_.offsets.data(), ivf_.offsets.size())));
+  RETURN_IF_ERROR(
+      write(IndexPart::kIvfMembers, bytes_of(ivf_.members.data(), ivf_.members.size())));
+  return write(IndexPart::kIvfHigh, bytes_of(ivf_.high.data(), ivf_.high.size()));
 }
 
 // ---- using --------------------------------------------------------------------------------------
@@ -510,7 +620,9 @@ Result<std::shared_ptr<const VectorIndex>> VectorIndex::open(const Read& read, u
   out->rows_ = rows;
   out->dimension_ = dimension;
   out->longest_ = header.longest;
+  out->outside_ = header.outside;
   out->verify_ = header.verify;
+  out->shrink_ = header.shrink;
   ASSIGN_OR_RETURN(const Bytes projection, read(IndexPart::kProjection));
   ASSIGN_OR_RETURN(out->projection_, Projection::load(projection));
   const Space space{out->metric_, dimension, header.longest};
@@ -535,8 +647,34 @@ Result<std::shared_ptr<const VectorIndex>> VectorIndex::open(const Read& read, u
   ASSIGN_OR_RETURN(const RecallPoint* curve,
                    part_as<RecallPoint>(read, IndexPart::kCurve, header.curve));
   out->curve_ = {curve, header.curve};
+  RETURN_IF_ERROR(out->open_lists(read, header.lists, header.list_members, header.list_curve));
   RETURN_IF_ERROR(out->check());
   return std::shared_ptr<const VectorIndex>(std::move(out));
+}
+
+Status VectorIndex::open_lists(const Read& read, size_t lists, size_t members, size_t points) {
+  const PlaneLayout& layout = *layout_;
+  const size_t stride = layout.high_stride();
+  ASSIGN_OR_RETURN(const float* centroids,
+                   part_as<float>(read, IndexPart::kIvfCentroids, lists * layout.coordinates));
+  ASSIGN_OR_RETURN(const uint8_t* centroid_high,
+                   part_as<uint8_t>(read, IndexPart::kIvfCentroidHigh, lists * stride));
+  ASSIGN_OR_RETURN(const float* radii, part_as<float>(read, IndexPart::kIvfRadii, lists));
+  ASSIGN_OR_RETURN(const uint32_t* offsets,
+                   part_as<uint32_t>(read, IndexPart::kIvfOffsets, lists + 1));
+  ASSIGN_OR_RETURN(const uint32_t* rows, part_as<uint32_t>(read, IndexPart::kIvfMembers, members));
+  ASSIGN_OR_RETURN(const uint8_t* high,
+                   part_as<uint8_t>(read, IndexPart::kIvfHigh, members * stride));
+  ivf_ = {{centroids, lists * layout.coordinates},
+          {centroid_high, lists * stride},
+          {radii, lists},
+          {offsets, lists + 1},
+          {rows, members},
+          {high, members * stride}};
+  ASSIGN_OR_RETURN(const RecallPoint* curve,
+                   part_as<RecallPoint>(read, IndexPart::kIvfCurve, points));
+  ivf_curve_ = {curve, points};
+  return IvfView::check(ivf_, layout, rows_);
 }
 
 Status VectorIndex::check() const {
@@ -548,10 +686,12 @@ Status VectorIndex::check() const {
   for (const uint32_t row : graph_.entries) {
     if (row >= rows_) return corruption("vector index: an entry leads nowhere");
   }
-  for (const RecallPoint& point : curve_) {
-    const bool sane = point.ef >= 1 && point.ef <= kWidths.back() && point.recall >= 0 &&
-                      point.recall <= 1 && point.low <= point.recall;
-    if (!sane) return corruption("vector index: the curve of recall is malformed");
+  for (const auto curve : {curve_, ivf_curve_}) {
+    for (const RecallPoint& point : curve) {
+      const bool sane = point.ef >= 1 && point.ef <= kWidths.back() && point.recall >= 0 &&
+                        point.recall <= 1 && point.low <= point.recall;
+      if (!sane) return corruption("vector index: the curve of recall is malformed");
+    }
   }
   return {};
 }
@@ -589,6 +729,7 @@ uint32_t scaled_up(uint32_t value, uint32_t k, uint32_t calibrated) {
 }  // namespace
 
 std::optional<GraphPlan> VectorIndex::plan(uint32_t k, double target_recall) const {
+  if (!covers_all()) return std::nullopt;
   const size_t c = calibrated_for(k);
   for (const RecallPoint& point : curve_) {
     if (point.k != kCalibratedHits[c] || point.low < target_recall) continue;
@@ -606,9 +747,34 @@ GraphPlan VectorIndex::plan_with_ef(uint32_t k, uint32_t ef) const {
   plan.ef = std::max(ef, k);
   plan.verify = std::min(plan.ef, scaled_up(k + deepest, k, kCalibratedHits[c]));
   plan.recall = 0;
-  // Between two measured settings: the lower one's recall.
+  // Between two measured settings: the lower one's recall. For more hits than were calibrated, what
+  // a walk as wide per hit finds.
+  const uint64_t per_hit =
+      k <= kCalibratedHits[c] ? plan.ef : uint64_t{plan.ef} * kCalibratedHits[c] / k;
   for (const RecallPoint& point : curve_) {
-    if (point.k == kCalibratedHits[c] && point.ef <= ef) plan.recall = point.recall;
+    if (point.k == kCalibratedHits[c] && point.ef <= per_hit) plan.recall = point.recall;
+  }
+  return plan;
+}
+
+std::optional<GraphPlan> VectorIndex::plan_lists(uint32_t k, double target_recall) const {
+  if (!covers_all()) return std::nullopt;
+  const size_t c = calibrated_for(k);
+  for (const RecallPoint& point : ivf_curve_) {
+    if (point.k != kCalibratedHits[c] || point.low < target_recall) continue;
+    return plan_with_nprobe(k, point.ef);
+  }
+  return std::nullopt;
+}
+
+GraphPlan VectorIndex::plan_with_nprobe(uint32_t k, uint32_t nprobe) const {
+  GraphPlan plan = plan_with_ef(k, 1);
+  const size_t c = calibrated_for(k);
+  plan.ef = plan.verify = std::max(k, scaled_up(verify_[c], k, kCalibratedHits[c]));
+  plan.nprobe = std::max<uint32_t>(1, std::min(nprobe, lists()));
+  plan.recall = plan.nprobe == lists() ? 1.0F : 0.0F;
+  for (const RecallPoint& point : ivf_curve_) {
+    if (point.k == kCalibratedHits[c] && point.ef <= nprobe) plan.recall = point.recall;
   }
   return plan;
 }
@@ -625,14 +791,14 @@ VectorIndex::Query::Query(const VectorIndex& index, std::span<const float> query
     space.query(query.data(), length_, vector_.data());
     vector = vector_.data();
   }
-  std::vector<float> y(index.layout_->coordinates);
+  y_.resize(index.layout_->coordinates);
   float slack = 0;
   if (use == Use::kBounds) {
-    index.projection_.apply(vector, 1, y.data(), &slack);
+    index.projection_.apply(vector, 1, y_.data(), &slack);
   } else {
-    index.projection_.apply_fast(vector, y.data());
+    index.projection_.apply_fast(vector, y_.data());
   }
-  planes_.emplace(*index.layout_, y.data(), slack + space.slack());
+  planes_.emplace(*index.layout_, y_.data(), slack + space.slack());
 }
 
 void VectorIndex::Query::lower_bounds(uint32_t first, size_t n, float* out) const {
@@ -664,7 +830,18 @@ float VectorIndex::Query::reach(float distance) const {
   return static_cast<float>(std::max(0.0, squared * (1 + 4 * kUnitRoundoff)));
 }
 
+float VectorIndex::Query::likely_reach(float distance) const {
+  const float far = reach(distance);
+  return index_.shrink_ > 0 ? far / index_.shrink_ : kFarthest;
+}
+
 void VectorIndex::Query::walk(const GraphPlan& plan, GraphScratch* scratch) const {
+  if (plan.nprobe > 0) {
+    thread_local IvfScratch lists;
+    search_ivf(index_.ivf_, *planes_, y_.data(), *index_.layout_, plan.nprobe, plan.ef, &lists);
+    scratch->assign(lists.found(), lists.looks());
+    return;
+  }
   search_graph(index_.graph_, *planes_, *index_.layout_, index_.planes_.high, plan.ef, scratch);
 }
 

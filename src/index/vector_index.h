@@ -29,6 +29,7 @@
 #include "base/bytes.h"
 #include "base/thread_pool.h"
 #include "index/graph.h"
+#include "index/ivf.h"
 #include "quant/plane_codec.h"
 #include "quant/projection.h"
 
@@ -46,6 +47,13 @@ enum class IndexPart : uint32_t {
   kNeighbours = 8,
   kEntries = 9,
   kCurve = 10,
+  kIvfCentroids = 11,
+  kIvfCentroidHigh = 12,
+  kIvfRadii = 13,
+  kIvfOffsets = 14,
+  kIvfMembers = 15,
+  kIvfHigh = 16,
+  kIvfCurve = 17,
 };
 
 /// The f32 rows an index is built over. Thread safety: safe.
@@ -58,7 +66,7 @@ class RowSource {
   virtual Status read(uint32_t first, size_t n, float* out) const = 0;
 };
 
-/// What calibration measured at one setting.
+/// What calibration measured at one setting: the width of a graph walk, or the lists visited.
 struct RecallPoint {
   uint32_t k;
   uint32_t ef;
@@ -66,11 +74,13 @@ struct RecallPoint {
   float low;     // its lower 95 % confidence bound
 };
 
-/// How to walk for k hits.
+/// How to look for k hits: a walk of the graph, or with nprobe a visit of that many lists, from
+/// which the ef best are kept.
 struct GraphPlan {
   uint32_t ef;
   uint32_t verify;  // candidates whose exact distance is worth computing
   float recall;     // expected
+  uint32_t nprobe = 0;
 };
 
 class VectorIndex;
@@ -80,13 +90,13 @@ class BuiltIndex {
  public:
   using Write = std::function<Status(IndexPart, Bytes)>;
   Status write(const Write& write) const;
-  uint64_t bytes() const;
 
  private:
   friend class IndexBuilder;
   std::vector<std::pair<IndexPart, std::string>> small_;
   EncodedPlanes planes_;
   BuiltGraph graph_;
+  BuiltIvf ivf_;
 };
 
 /// True to give up a build (shutdown, the segment is gone).
@@ -117,11 +127,20 @@ class VectorIndex {
   std::span<const RecallPoint> curve() const { return curve_; }
   uint32_t degree() const { return graph_.degree; }
 
+  /// Whether walks and lists can find every row that a search may return. Zero rows under cosine
+  /// are never returned; rows too long for the codes may be the best of all.
+  bool covers_all() const { return outside_ == 0 || metric_ == Metric::kCosine; }
   /// The cheapest walk whose confidence bound reaches the target; none: only reading everything
   /// does.
   std::optional<GraphPlan> plan(uint32_t k, double target_recall) const;
   /// The walk with a given ef.
   GraphPlan plan_with_ef(uint32_t k, uint32_t ef) const;
+
+  /// The same for visits of lists.
+  std::optional<GraphPlan> plan_lists(uint32_t k, double target_recall) const;
+  GraphPlan plan_with_nprobe(uint32_t k, uint32_t nprobe) const;
+  uint32_t lists() const { return static_cast<uint32_t>(ivf_.lists()); }
+  std::span<const RecallPoint> list_curve() const { return ivf_curve_; }
 
   /// One query. Thread safety: immutable.
   class Query {
@@ -136,6 +155,9 @@ class VectorIndex {
     /// n <= PlaneQuery::kBoundRows.
     void lower_bounds(uint32_t first, size_t n, float* out) const;
     float reach(float distance) const;
+    /// Candidates whose estimated distance is beyond likely_reach(t) are hardly ever nearer than t:
+    /// calibration found 2 in 1,000 true neighbours that were.
+    float likely_reach(float distance) const;
     /// False when the query is too long for the codes' arithmetic: read everything then.
     bool usable() const { return planes_.has_value(); }
 
@@ -146,23 +168,29 @@ class VectorIndex {
     const VectorIndex& index_;
     std::vector<float> vector_;  // in the Euclidean space
     double length_ = 0;          // of the given query
+    std::vector<float> y_;       // projected
     std::optional<PlaneQuery> planes_;
   };
 
  private:
   VectorIndex() = default;
   Status check() const;
+  Status open_lists(const Read& read, size_t lists, size_t members, size_t points);
 
   Metric metric_ = Metric::kL2;
   uint32_t rows_ = 0;
   uint32_t dimension_ = 0;
   double longest_ = 0;  // M, under dot
+  uint32_t outside_ = 0;
   Projection projection_;
   std::optional<PlaneLayout> layout_;
   PlaneCodes planes_;
   GraphView graph_;
   std::span<const RecallPoint> curve_;
+  IvfView ivf_;
+  std::span<const RecallPoint> ivf_curve_;
   std::array<uint32_t, 3> verify_{};  // per calibrated k
+  float shrink_ = 0;                  // true distances are hardly ever a smaller part of estimates
 };
 
 /// The numbers of hits that calibration measures, ascending.

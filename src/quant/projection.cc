@@ -17,6 +17,9 @@ constexpr size_t kPcaRowsMax = 8192;
 /// Rounds of subspace iteration, at most; spectra that fall slowly converge slowly, and matter
 /// least.
 constexpr int kPcaRounds = 16;
+/// The same when more directions join known ones: where so many are wanted, the variance is spread
+/// so evenly that which of them are taken hardly matters.
+constexpr int kPcaMoreRounds = 5;
 /// It ends when a round adds less than this share of the variance, both of all directions and of
 /// those that fill one line of code. What the rounds left out would have added is a few times as
 /// much: well under 0.5 % of the best possible on every spectrum tried (projection_test.cc).
@@ -106,14 +109,16 @@ Matrix covariance_of(const Matrix& rows) {
 
 /// Orthonormal directions, most variance first (approximately: orthogonal iteration, whose leading
 /// directions converge to the leading ones). start: fewer of them, or none, to go on from.
-Matrix principal_directions(const Matrix& covariance, size_t count, const Matrix& start, Rng* rng) {
+Matrix principal_directions(const Matrix& covariance, size_t count, const Matrix& start,
+                            const std::function<bool()>& cancelled, Rng* rng) {
   Matrix basis = random_normal(count, covariance.columns, rng);
   std::copy(start.values.begin(), start.values.end(), basis.values.begin());
   orthonormalize_rows(&basis, rng);
   const size_t line = std::min(count, coordinates_in_lines(1) - 1);
   double before_line = 0;
   double before_all = 0;
-  for (int round = 0; round < kPcaRounds; ++round) {
+  const int rounds = start.rows == 0 ? kPcaRounds : kPcaMoreRounds;
+  for (int round = 0; round < rounds && !cancelled(); ++round) {
     Matrix next = multiply_transposed(basis, covariance);
     double of_line = 0;
     double all = 0;
@@ -259,7 +264,8 @@ float rounded_up(double value) {
 
 }  // namespace
 
-Projection Projection::train(const Matrix& sample, uint64_t seed) {
+Projection Projection::train(const Matrix& sample, uint64_t seed,
+                             const std::function<bool()>& cancelled) {
   Rng rng(seed);
   Projection out;
   out.dim_ = sample.columns;
@@ -280,7 +286,8 @@ Projection Projection::train(const Matrix& sample, uint64_t seed) {
   size_t count = 0;
   for (size_t most = kFewCoordinates;; most = kCoordinatesMax - 1) {
     const size_t tried = std::min(out.dim_, most);
-    basis = principal_directions(covariance, tried, basis, &rng);
+    basis = principal_directions(covariance, tried, basis, cancelled, &rng);
+    if (cancelled()) return out;
     projected = multiply_transposed(rows, basis);
     count = choose_coordinates(rows, projected);
     if (count < tried || tried == out.dim_ || most > kFewCoordinates) break;

@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "aionbd/status.h"
@@ -27,8 +28,11 @@ namespace aionbd {
 class Projection {
  public:
   /// sample: rows to learn from, at least one; finite, lengths below 1e18. Deterministic by seed.
+  /// Once cancelled, it ends soon and what it returns is of no use.
   /// Cost: about dim^2 x min(rows, 8192) multiply-adds.
-  static Projection train(const Matrix& sample, uint64_t seed);
+  static Projection train(
+      const Matrix& sample, uint64_t seed,
+      const std::function<bool()>& cancelled = [] { return false; });
 
   size_t dim() const { return dim_; }
   /// Coordinates of a projected vector, the length of what is dropped included.

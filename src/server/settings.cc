@@ -77,11 +77,11 @@ constexpr auto kRows = std::to_array<SettingRow>({
     {"ivf_nprobe_default", &S::ivf_nprobe_default, "8", 1, 65536, "lists",
      "Lists probed by mode ivf when no target_recall is given."},
     {"l2_index_build_cooldown_ms", &S::l2_index_build_cooldown_ms, "1000", 0, kDayMs, "ms",
-     "Pause after a failed index build."},
+     "Pause between two index builds in the background."},
     {"l2_index_build_max_in_flight", &S::l2_index_build_max_in_flight, "2", 1, 1024, "builds",
      "Index builds at one time."},
     {"l2_index_warmup_on_boot", &S::l2_index_warmup_on_boot, "true", 0, 0, "bool",
-     "Build missing indexes at start."},
+     "Open stored indexes and build missing ones from the start."},
     {"tls_enabled", &S::tls_enabled, "false", 0, 0, "bool", "Serve HTTPS.", false, true},
     {"tls_cert_path", &S::tls_cert_path, "", 0, 0, "", "Certificate chain, PEM.", false, true},
     {"tls_key_path", &S::tls_key_path, "", 0, 0, "", "Private key, PEM.", false, true},
@@ -416,6 +416,7 @@ DatabaseOptions database_options(const Settings& settings) {
   out.checkpoint_interval = static_cast<uint32_t>(settings.checkpoint_interval);
   out.async_checkpoints = settings.async_checkpoints;
   out.compact_after = static_cast<uint32_t>(settings.checkpoint_compact_after);
+  out.ivf_nprobe_default = static_cast<uint32_t>(settings.ivf_nprobe_default);
   out.index_build_cooldown = std::chrono::milliseconds(settings.l2_index_build_cooldown_ms);
   out.index_warmup_on_boot = settings.l2_index_warmup_on_boot;
   out.search_threads = static_cast<uint32_t>(settings.search_threads);

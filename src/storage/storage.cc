@@ -134,6 +134,8 @@ class FileStorage final : public Storage {
   uint64_t manifest_number_ = 0;
 
   mutable Mutex mutex_;
+  /// Held while files are removed, and while one is made. Before mutex_ in the lock order.
+  Mutex removal_mutex_;
   std::map<SegmentId, SegmentStamp> live_ GUARDED_BY(mutex_);
   std::map<SegmentId, Fresh> fresh_ GUARDED_BY(mutex_);
   std::set<SegmentId> writing_ GUARDED_BY(mutex_);    // ids given to writers, finished or not
@@ -246,6 +248,7 @@ bool FileStorage::remove_file(const std::string& name) {
 }
 
 void FileStorage::collect_garbage() {
+  MutexLock removal(removal_mutex_);
   std::set<std::string> names;
   {
     MutexLock lock(mutex_);
@@ -266,6 +269,8 @@ void FileStorage::collect_garbage() {
 Result<std::unique_ptr<SegmentWriter>> FileStorage::new_segment(SegmentId id) {
   RETURN_IF_ERROR(health());
   collect_garbage();  // space for the new one, even while publishing keeps failing
+  // A leftover of the same name must not be on its way out when the new file is made.
+  MutexLock removal(removal_mutex_);
   {
     MutexLock lock(mutex_);
     if (live_.contains(id) || !writing_.insert(id).second) {

@@ -62,8 +62,8 @@ struct StorageMetrics {
   Histogram wal_sync;           // fdatasync of a group
 };
 
-/// Thread safety: safe. append/commit/sync from any thread; rotate_log, write_segment, publish from
-/// one maintenance thread at a time; catalog, open_segment, replay before the first append.
+/// Thread safety: safe. append/commit/sync, new_segment and open_segment from any thread;
+/// rotate_log and publish from one thread at a time; catalog and replay before the first append.
 class Storage {
  public:
   /// Takes the directory lock, reads the manifest, opens the log, cuts a torn tail (physically, and

@@ -1,0 +1,96 @@
+// An inverted file: rows in lists around centroids, of which a query scans the nearest few.
+//
+// Lists are k-means clusters (Jégou et al., "Product Quantization for Nearest Neighbor Search",
+// TPAMI 2011, for the structure) of the projected rows. Each list has its rows' 4-bit codes side by
+// side, so that scanning it is one stream through memory at two multiply-adds a line; the codes are
+// those of the segment, copied in list order.
+//
+// Ranking a thousand centroids by floats would cost more than scanning the lists chosen, so they
+// are ranked by 4-bit codes of their own; only the chosen ones are compared exactly, for the bound
+// that skips a list: no member is nearer than |q - centroid| - radius.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "aionbd/status.h"
+#include "base/thread_pool.h"
+#include "index/graph.h"
+#include "quant/plane_codec.h"
+
+namespace aionbd {
+
+struct IvfParameters {
+  uint32_t lists = 0;  // 0: default_ivf_lists of the rows
+  uint64_t seed = 1;
+};
+
+/// About 2 sqrt(rows), but no fewer than 64 rows a list.
+uint32_t default_ivf_lists(uint32_t rows);
+
+/// No list has more than this many times rows / lists members.
+inline constexpr double kIvfLongestShare = 2;
+
+/// Lists where they lie. Thread safety: immutable.
+struct IvfView {
+  std::span<const float> centroids;        // float[lists x coordinates]
+  std::span<const uint8_t> centroid_high;  // uint8_t[lists x high_stride], 64-byte aligned
+  std::span<const float> radii;            // float[lists]: no member is farther from the centroid
+  std::span<const uint32_t> offsets;       // uint32_t[lists + 1] into members
+  std::span<const uint32_t> members;       // rows, list by list
+  std::span<const uint8_t> high;           // uint8_t[members x high_stride], 64-byte aligned
+
+  size_t lists() const { return radii.size(); }
+
+  /// Whether search_ivf stays inside the arrays and answers with rows below `rows`, each at most
+  /// once, whatever they hold. Errors: corruption. Cost: one pass over all but `high`.
+  static Status check(const IvfView& view, const PlaneLayout& layout, uint32_t rows);
+};
+
+/// Thread safety: single owner.
+struct BuiltIvf {
+  std::vector<float> centroids;
+  AlignedFloats centroid_high;  // as bytes
+  std::vector<float> radii;
+  std::vector<uint32_t> offsets;
+  std::vector<uint32_t> members;
+  AlignedFloats high;  // as bytes
+
+  IvfView view() const;
+};
+
+/// y: float[rows x coordinates], projected; high: uint8_t[rows x high_stride], their codes' high
+/// plane. outside: rows that belong in no list, or empty for none; their y must be finite.
+/// Lengths of y below 1e18. Deterministic by seed, independent of threads. Memory: besides the
+/// result, as cluster_rows. Cost: about 5 x rows x lists x coordinates multiply-adds.
+BuiltIvf build_ivf(const float* y, const uint8_t* high, uint32_t rows, const PlaneLayout& layout,
+                   const std::vector<bool>& outside, const IvfParameters& parameters,
+                   ThreadPool* pool);
+
+/// What a search needs besides the lists; reused from search to search. Thread safety: single
+/// owner.
+class IvfScratch {
+ public:
+  /// Best first, valid until the next search.
+  std::span<const GraphCandidate> found() const { return found_; }
+  /// Rows and centroids whose distance the last search estimated.
+  size_t looks() const { return looks_; }
+  /// Lists it scanned: the others among nprobe could not hold a nearer row.
+  size_t scanned_lists() const { return scanned_lists_; }
+
+ private:
+  friend class IvfSearch;
+  std::vector<GraphCandidate> lists_;
+  std::vector<GraphCandidate> found_;
+  size_t looks_ = 0;
+  size_t scanned_lists_ = 0;
+};
+
+/// The `keep` rows that look nearest among those of the nprobe nearest lists, into
+/// scratch->found(). y: float[coordinates], the projected query that `query` was made of.
+/// REQUIRES: nprobe, keep >= 1; a view that `check` accepts.
+void search_ivf(const IvfView& ivf, const PlaneQuery& query, const float* y,
+                const PlaneLayout& layout, size_t nprobe, size_t keep, IvfScratch* scratch);
+
+}  // namespace aionbd

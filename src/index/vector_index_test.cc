@@ -1,0 +1,208 @@
+// The index of one segment, below the engine: built, written, opened, asked; and hostile parts.
+#include "index/vector_index.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numbers>
+
+#include "base/rng.h"
+
+namespace aionbd {
+namespace {
+
+float normal(Rng& rng) {
+  return static_cast<float>(std::sqrt(-2 * std::log(1 - rng.uniform())) *
+                            std::cos(2 * std::numbers::pi * rng.uniform()));
+}
+
+/// Rows around 30 centres.
+class MadeRows final : public RowSource {
+ public:
+  MadeRows(uint32_t rows, uint32_t dim, uint64_t seed) : rows_(rows), dim_(dim) {
+    Rng rng(seed);
+    std::vector<float> centres(size_t{30} * dim);
+    for (float& value : centres) value = normal(rng);
+    values.resize(size_t{rows} * dim);
+    for (size_t i = 0; i < rows; ++i) {
+      const float* centre = centres.data() + rng.below(30) * dim;
+      for (size_t k = 0; k < dim; ++k) values[i * dim + k] = centre[k] + 0.4F * normal(rng);
+    }
+  }
+  uint32_t rows_count() const override { return rows_; }
+  uint32_t dimension() const override { return dim_; }
+  Status read(uint32_t first, size_t n, float* out) const override {
+    std::copy_n(values.data() + size_t{first} * dim_, n * dim_, out);
+    return {};
+  }
+  std::span<const float> row(size_t i) const { return {values.data() + i * dim_, dim_}; }
+
+  std::vector<float> values;
+
+ private:
+  uint32_t rows_;
+  uint32_t dim_;
+};
+
+/// Parts in memory, each aligned as a file's sections are.
+struct Parts {
+  std::map<IndexPart, AlignedFloats> room;
+  std::map<IndexPart, size_t> sizes;
+
+  Status put(IndexPart part, Bytes bytes) {
+    room[part].assign(bytes.size() / sizeof(FloatLine) + 1, {});
+    std::memcpy(room[part].data(), bytes.data(), bytes.size());
+    sizes[part] = bytes.size();
+    return {};
+  }
+  std::byte* bytes(IndexPart part) { return reinterpret_cast<std::byte*>(room[part].data()); }
+  VectorIndex::Read reader() const {
+    return [this](IndexPart part) -> Result<Bytes> {
+      const auto found = room.find(part);
+      if (found == room.end()) return corruption("no such part");
+      return Bytes(reinterpret_cast<const std::byte*>(found->second.data()), sizes.at(part));
+    };
+  }
+};
+
+Parts build(const MadeRows& rows, Metric metric, size_t helpers = 1) {
+  ThreadPool pool(helpers);
+  Result<BuiltIndex> built = build_index(rows, metric, 7, &pool, [] { return false; });
+  EXPECT_TRUE(built) << built.error().to_string();
+  Parts parts;
+  EXPECT_TRUE(
+      built->write([&](IndexPart part, Bytes bytes) { return parts.put(part, bytes); }).ok());
+  return parts;
+}
+
+TEST(VectorIndex, DoesNotDependOnThreads) {
+  const MadeRows rows(3000, 40, 1);
+  const Parts one = build(rows, Metric::kL2, 0);
+  const Parts three = build(rows, Metric::kL2, 2);
+  ASSERT_EQ(one.sizes, three.sizes);
+  for (const auto& [part, size] : one.sizes) {
+    EXPECT_EQ(std::memcmp(one.room.at(part).data(), three.room.at(part).data(), size), 0)
+        << "part " << static_cast<uint32_t>(part);
+  }
+}
+
+TEST(VectorIndex, FindsRowsThemselvesByWalkAndByLists) {
+  for (const Metric metric : {Metric::kL2, Metric::kCosine}) {
+    const MadeRows rows(4000, 130, 2);
+    const Parts parts = build(rows, metric);
+    const auto index = VectorIndex::open(parts.reader(), 4000, 130).value();
+    GraphScratch scratch;
+    size_t walked = 0;
+    size_t listed = 0;
+    for (uint32_t i = 0; i < 4000; i += 40) {
+      const VectorIndex::Query query(*index, rows.row(i), VectorIndex::Query::Use::kEstimates);
+      ASSERT_TRUE(query.usable());
+      const auto has = [&] {
+        return std::any_of(scratch.found().begin(), scratch.found().end(),
+                           [&](const GraphCandidate& found) { return found.row == i; });
+      };
+      query.walk(index->plan_with_ef(10, 40), &scratch);
+      walked += has();
+      query.walk(index->plan_with_nprobe(10, 4), &scratch);
+      listed += has();
+    }
+    EXPECT_GE(walked, 98u);
+    EXPECT_GE(listed, 90u);
+  }
+}
+
+TEST(VectorIndex, CalibrationRisesAndPlansFollowIt) {
+  const MadeRows rows(6000, 64, 3);
+  const Parts parts = build(rows, Metric::kL2);
+  const auto index = VectorIndex::open(parts.reader(), 6000, 64).value();
+  ASSERT_FALSE(index->curve().empty());
+  ASSERT_FALSE(index->list_curve().empty());
+  for (const auto curve : {index->curve(), index->list_curve()}) {
+    std::map<uint32_t, float> last;
+    for (const RecallPoint& point : curve) {
+      EXPECT_GE(point.recall, last[point.k] - 0.02F);
+      EXPECT_LE(point.low, point.recall);
+      last[point.k] = point.recall;
+    }
+  }
+  uint32_t ef = 0;
+  for (const double target : {0.5, 0.8, 0.9, 0.95, 0.99}) {
+    const std::optional<GraphPlan> plan = index->plan(10, target);
+    ASSERT_TRUE(plan) << target;
+    EXPECT_GE(plan->ef, ef);
+    EXPECT_GE(plan->recall, target);
+    EXPECT_GE(plan->verify, 10u);
+    ef = plan->ef;
+  }
+  EXPECT_FALSE(index->plan(10, 1.0));
+  EXPECT_GE(index->plan(300, 0.9)->ef, 300u);
+}
+
+TEST(VectorIndex, FewRowsHaveNoCurveAndAreFoundAll) {
+  for (const uint32_t n : {1U, 2U, 19U}) {
+    const MadeRows rows(n, 3, n);
+    const Parts parts = build(rows, Metric::kL2);
+    const auto index = VectorIndex::open(parts.reader(), n, 3).value();
+    EXPECT_FALSE(index->plan(10, 0.5));
+    GraphScratch scratch;
+    const VectorIndex::Query query(*index, rows.row(0), VectorIndex::Query::Use::kEstimates);
+    query.walk(index->plan_with_ef(n, 64), &scratch);
+    EXPECT_EQ(scratch.found().size(), n);
+  }
+}
+
+TEST(VectorIndex, RowsThatDoNotSuitAreRefusedOrLeftOutside) {
+  ThreadPool pool(0);
+  MadeRows rows(1000, 8, 4);
+  for (size_t i = 0; i < 8; ++i) rows.values[i] = 0;  // row 0
+  EXPECT_TRUE(build_index(rows, Metric::kCosine, 1, &pool, [] { return false; }));
+  std::fill_n(rows.values.begin(), 8 * 500, 0.0F);
+  const Result<BuiltIndex> refused =
+      build_index(rows, Metric::kCosine, 1, &pool, [] { return false; });
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::kFailedPrecondition);
+  const Result<BuiltIndex> cancelled =
+      build_index(rows, Metric::kL2, 1, &pool, [] { return true; });
+  ASSERT_FALSE(cancelled);
+  EXPECT_EQ(cancelled.error().code(), Code::kUnavailable);
+}
+
+TEST(VectorIndex, HostilePartsAreRefusedOrHarmless) {
+  constexpr uint32_t kRows = 800;
+  const MadeRows rows(kRows, 24, 5);
+  const Parts whole = build(rows, Metric::kDot);
+  ASSERT_TRUE(VectorIndex::open(whole.reader(), kRows, 24));
+  EXPECT_FALSE(VectorIndex::open(whole.reader(), kRows - 1, 24));
+  EXPECT_FALSE(VectorIndex::open(whole.reader(), kRows, 25));
+  Rng rng(6);
+  for (const auto& [part, size] : whole.sizes) {
+    for (int trial = 0; trial < 60; ++trial) {
+      Parts parts = whole;
+      if (trial % 10 == 9) {
+        parts.sizes[part] = rng.below(size + 1);
+      } else {
+        for (int flips = 0; flips <= trial % 3 && size > 0; ++flips) {
+          parts.bytes(part)[rng.below(size)] = static_cast<std::byte>(rng.below(256));
+        }
+      }
+      const auto index = VectorIndex::open(parts.reader(), kRows, 24);
+      if (!index) continue;
+      // What was let in must be safe to use, whatever it answers.
+      GraphScratch scratch;
+      const VectorIndex::Query query(**index, rows.row(3), VectorIndex::Query::Use::kEstimates);
+      if (!query.usable()) continue;
+      query.walk((*index)->plan_with_ef(10, 50), &scratch);
+      for (const GraphCandidate& found : scratch.found()) EXPECT_LT(found.row, kRows);
+      query.walk((*index)->plan_with_nprobe(10, 5), &scratch);
+      for (const GraphCandidate& found : scratch.found()) EXPECT_LT(found.row, kRows);
+      const VectorIndex::Query bounds(**index, rows.row(3), VectorIndex::Query::Use::kBounds);
+      float lowest[PlaneQuery::kBoundRows];
+      bounds.lower_bounds(kRows - 100, 100, lowest);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace aionbd
