@@ -67,6 +67,8 @@ Status open_file(Storage& storage, const CataloguedIndex& entry, const SealedSeg
   }
   ASSIGN_OR_RETURN(std::shared_ptr<const VectorIndex> index, open_index(*file, segment));
   if (index->metric() != entry.metric) return corruption("vector index: made for another metric");
+  // Checking touched every page; which of them are hot, searches decide.
+  file->forget_pages();
   segment.attach(entry.metric, {std::move(file), std::move(index)});
   return {};
 }

@@ -47,6 +47,9 @@ class MappedFile {
  public:
   virtual ~MappedFile() = default;
   virtual Bytes bytes() const = 0;
+  /// Says that the bytes will not be needed for a while: they leave this process's resident memory,
+  /// not the system's cache, and come back when touched.
+  virtual void forget_pages() const {}
 };
 
 /// Held from `FileSystem::lock` to destruction (or the end of the process).

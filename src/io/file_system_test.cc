@@ -130,6 +130,15 @@ TEST_P(FileSystemContract, MissingFilesAreNotFound) {
   EXPECT_EQ(files_->sync_dir(dir_ + "/no").code(), Code::kNotFound);
 }
 
+TEST_P(FileSystemContract, ForgottenPagesComeBack) {
+  const std::string text(100000, 'x');
+  put("f", text);
+  const std::unique_ptr<MappedFile> map = files_->map(path("f")).value();
+  EXPECT_EQ(as_text(map->bytes()), text);
+  map->forget_pages();
+  EXPECT_EQ(as_text(map->bytes()), text);
+}
+
 TEST_P(FileSystemContract, MapsWholeFilesAndEmptyOnes) {
   put("f", "mapped");
   put("empty", "");

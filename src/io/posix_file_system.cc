@@ -159,6 +159,10 @@ class PosixMappedFile final : public MappedFile {
     if (size_ != 0) ::munmap(address_, size_);
   }
   Bytes bytes() const override { return {static_cast<const std::byte*>(address_), size_}; }
+  void forget_pages() const override {
+    // Best effort; the map is read-only, so nothing can be lost.
+    if (size_ != 0) (void)::madvise(address_, size_, MADV_DONTNEED);
+  }
 
  private:
   void* const address_;

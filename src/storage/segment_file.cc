@@ -59,6 +59,7 @@ class SegmentImage final : public SegmentFile {
   SegmentId id() const override { return id_; }
   uint64_t file_bytes() const override { return bytes_.size(); }
   uint64_t trailer_checksum() const override { return trailer_.checksum; }
+  void forget_pages() const override { image_->forget_pages(); }
 
   bool has_section(SectionTag tag) const override { return find(tag) != nullptr; }
 

@@ -54,6 +54,8 @@ class SegmentFile {
   virtual bool has_section(SectionTag tag) const = 0;
   /// Stands for the whole content: the trailer covers the tables, the tables cover every block.
   virtual uint64_t trailer_checksum() const = 0;
+  /// As MappedFile::forget_pages.
+  virtual void forget_pages() const {}
   /// Verifies every block not yet verified. Cost: reads the whole file. Errors: corruption.
   virtual Status verify() const = 0;
 
