@@ -1,0 +1,118 @@
+// What one search call decides before it looks at rows: for each segment, whether a walk, a visit
+// of lists or a scan answers it, and which rows a filter leaves.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "aionbd/collection.h"
+#include "distance/metric.h"
+#include "engine/search.h"
+#include "engine/segment.h"
+#include "engine/wanted_rows.h"
+#include "index/top_k.h"
+#include "index/vector_index.h"
+#include "payload/filter.h"
+
+namespace aionbd {
+
+struct Candidate {
+  float distance = 0;
+  uint32_t part = 0;  // index in View::segments
+  RowId row = 0;
+};
+
+/// By distance, then by point id.
+class CandidateLess {
+ public:
+  CandidateLess(const View& view, IdType id_type) : view_(&view), id_type_(id_type) {}
+
+  bool operator()(const Candidate& a, const Candidate& b) const {
+    if (a.distance != b.distance) return a.distance < b.distance;
+    if (a.part == b.part && view_->segments[a.part].segment->sealed()) return a.row < b.row;
+    return id_less(a, b);
+  }
+
+ private:
+  bool id_less(const Candidate& a, const Candidate& b) const {
+    const Result<Bytes> left = view_->segments[a.part].segment->id_bytes(a.row);
+    const Result<Bytes> right = view_->segments[b.part].segment->id_bytes(b.row);
+    // Damage is met again, and reported, when the hit is fetched.
+    if (!left || !right) return std::pair(a.part, a.row) < std::pair(b.part, b.row);
+    if (id_type_ == IdType::kString) return as_text(*left) < as_text(*right);
+    return point_id_of(IdType::kU64, *left).number() < point_id_of(IdType::kU64, *right).number();
+  }
+
+  const View* view_;
+  IdType id_type_;
+};
+
+using Best = TopK<Candidate, CandidateLess>;
+
+/// How the walk of one part is kept to the rows a filter wants.
+enum class Restriction {
+  kAfterwards,  // the walk is made wide enough, what it finds is sifted
+  kInside,      // the walk goes over wanted rows only
+  kLookAtAll,   // no walk: the codes of all wanted rows are looked at
+};
+
+/// How one segment is searched.
+struct PartPlan {
+  PartPlan(const SegmentView& part, const CompiledFilter* filter) : wanted(part, filter) {}
+
+  std::shared_ptr<const VectorIndex> index;            // none: every row is read
+  std::optional<GraphPlan> walk;                       // none: the index only bounds
+  WantedRows wanted;                                   // the rows that may be hits
+  Restriction restriction = Restriction::kAfterwards;  // how the walk is kept to them
+};
+
+/// What one search call has decided before it looks at rows. Thread safety: immutable.
+struct Plan {
+  const View& view;
+  const CollectionOptions& collection;
+  const SearchRequest& request;
+  CandidateLess less;
+  Metric metric = Metric::kDot;
+  uint64_t depth = 0;  // hits to find: offset + limit, at most the live points
+  float cutoff = kFarthest;
+  std::unique_ptr<const CompiledFilter> filter = {};  // at one address, whoever moves the plan
+  std::vector<PartPlan> parts = {};                   // one a segment of the view
+
+  size_t dim() const { return collection.dimension; }
+};
+
+/// What was done in each part, for `explain`. Thread safety: safe.
+struct Effort {
+  struct Part {
+    std::atomic<uint64_t> computed{0};   // exact distances
+    std::atomic<uint64_t> estimated{0};  // rows estimated or bounded from codes
+    std::atomic<uint64_t> walked{0};     // queries that a walk answered
+  };
+  explicit Effort(size_t parts_count) : parts(parts_count) {}
+  std::vector<Part> parts;
+};
+
+/// Errors: invalid_argument. REQUIRES: view, collection and request outlive the plan.
+Result<Plan> make_plan(const View& view, const CollectionOptions& collection,
+                       const std::vector<std::span<const float>>& queries,
+                       const SearchRequest& request, uint32_t nprobe_default);
+
+/// How wide the first walk must be to find as many wanted rows as the plan's width.
+double first_width(const Plan& plan, uint32_t p);
+
+/// A zero row has no direction: cosine searches never return it. (A norm of 0 alone does not say
+/// so: squares of tiny values vanish.)
+bool has_no_direction(const Plan& plan, const RowBlock& block, size_t at);
+
+inline bool deadline_passed(const SearchEnvironment& environment, const SearchRequest& request) {
+  return request.deadline != kNoDeadline && environment.clock.now() >= request.deadline;
+}
+
+/// What was planned and what was done, part by part, for people.
+std::vector<SegmentPlan> explain(const Plan& plan, const Effort& effort);
+
+}  // namespace aionbd

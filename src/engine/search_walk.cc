@@ -1,0 +1,159 @@
+#include "engine/search_walk.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/search_scan.h"
+
+namespace aionbd {
+
+namespace {
+
+/// A walk wider than this share of the rows (one in ...) costs more than reading them all.
+constexpr uint64_t kWalkShareMax = 12;
+/// Times a filtered walk is widened before everything is read.
+constexpr int kWalkAttempts = 4;
+
+/// One query in the two forms that a walk needs.
+struct QueryOnPart {
+  const PreparedQuery& exact;
+  const VectorIndex::Query& codes;
+};
+
+/// Keeps of the candidates those that are wanted; at most `most` of them.
+Result<std::vector<GraphCandidate>> wanted_candidates(const WantedRows& wanted,
+                                                      std::span<const GraphCandidate> found,
+                                                      size_t most) {
+  std::vector<GraphCandidate> out;
+  for (const GraphCandidate& candidate : found) {
+    if (out.size() == most) break;
+    ASSIGN_OR_RETURN(const bool take, wanted.contains(candidate.row));
+    if (take) out.push_back(candidate);
+  }
+  return out;
+}
+
+/// Exact distances of candidates, the most promising first, into `best`; ends where the estimates
+/// say that hardly any further one gets in. False, and nothing done, if one of them can be no hit:
+/// the rows behind it that were not kept might have been.
+Result<bool> verify_rows(const Plan& plan, const QueryOnPart& query, uint32_t p,
+                         std::span<const GraphCandidate> rows, Best& best, size_t* computed) {
+  constexpr size_t kAhead = 4;
+  const SegmentView& part = plan.view.segments[p];
+  std::vector<RowBlock> blocks;
+  blocks.reserve(rows.size());
+  for (const GraphCandidate& candidate : rows) {
+    ASSIGN_OR_RETURN(const RowBlock block, part.segment->rows(candidate.row, 1));
+    blocks.push_back(block);
+    if (blocks.size() <= kAhead) prefetch_row(block.values, plan.dim());
+  }
+  Best near(plan.depth, plan.less);
+  float threshold = kFarthest;
+  float reach = kFarthest;
+  for (size_t i = 0; i < rows.size() && rows[i].distance <= reach; ++i) {
+    if (i + kAhead < rows.size()) prefetch_row(blocks[i + kAhead].values, plan.dim());
+    float distance = 0;
+    query.exact.distances(blocks[i].values, blocks[i].norms_squared, 1, &distance);
+    ++*computed;
+    if (has_no_direction(plan, blocks[i], 0)) return false;
+    if (distance <= plan.cutoff) near.push({distance, p, rows[i].row});
+    if (near.threshold() < threshold) {
+      threshold = near.threshold();
+      reach = query.codes.likely_reach(threshold);
+    }
+  }
+  for (const Candidate& candidate : near.items()) best.push(candidate);
+  return true;
+}
+
+/// Walks one part. An unrestricted walk finds rows in order of distance, dead and unwanted ones
+/// among them, so it is widened until it holds as many wanted ones as an unfiltered walk would
+/// keep; then they are the nearest wanted ones, with the recall of the plan. False when that would
+/// take reading a large part of everything: scan instead.
+Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
+                       std::span<const float> values, const PreparedQuery& exact, uint32_t p,
+                       Best& best, Effort& effort) {
+  const SegmentView& part = plan.view.segments[p];
+  const WantedRows& wanted = plan.parts[p].wanted;
+  const GraphPlan& walk = *plan.parts[p].walk;
+  const Restriction restriction = plan.parts[p].restriction;
+  const VectorIndex::Query codes(*plan.parts[p].index, values, VectorIndex::Query::Use::kEstimates);
+  if (!codes.usable()) return false;
+  const bool by_lists = walk.nprobe > 0 && restriction == Restriction::kAfterwards;
+  thread_local GraphScratch scratch;
+  scratch.allow({restriction == Restriction::kAfterwards ? nullptr : wanted.words(),
+                 restriction == Restriction::kLookAtAll});
+  const uint64_t most = std::max<uint64_t>(walk.ef, part.rows / kWalkShareMax);
+  double width = std::ceil(first_width(plan, p));
+  for (int attempt = 0; attempt < kWalkAttempts; ++attempt) {
+    if (width > static_cast<double>(most)) return false;
+    if (deadline_passed(environment, plan.request)) {
+      return deadline_exceeded("search ran out of time");
+    }
+    // Wider means more lists, too.
+    const double lists = by_lists ? walk.nprobe * std::max(1.0, width / walk.ef) : 0;
+    codes.walk({static_cast<uint32_t>(width), walk.verify, 0, static_cast<uint32_t>(lists)},
+               &scratch);
+    effort.parts[p].estimated.fetch_add(scratch.looks(), std::memory_order_relaxed);
+    const std::span<const GraphCandidate> found = scratch.found();
+    ASSIGN_OR_RETURN(std::vector<GraphCandidate> rows, wanted_candidates(wanted, found, walk.ef));
+    // A few lists may hold fewer rows than are kept: enough for an answer is enough.
+    const uint64_t want = std::min<uint64_t>(by_lists ? plan.depth : walk.ef, wanted.most());
+    if (rows.size() < want && (by_lists || !wanted.exact() || wanted.most() < part.rows)) {
+      // Looking at all, or reaching no more rows however wide: there is nothing to widen.
+      const bool ended = static_cast<double>(found.size()) < width && !by_lists;
+      if (restriction == Restriction::kLookAtAll || ended) return false;
+      const double seen =
+          static_cast<double>(rows.size()) / std::max(1.0, static_cast<double>(found.size()));
+      width = std::ceil(std::max(2 * width, walk.ef / std::max(0.8 * seen, 1e-6)));
+      continue;
+    }
+    if (rows.size() < std::min<uint64_t>(plan.depth, wanted.most())) return false;
+    rows.resize(std::min<size_t>(rows.size(), walk.verify));
+    size_t computed = 0;
+    ASSIGN_OR_RETURN(const bool verified,
+                     verify_rows(plan, {exact, codes}, p, rows, best, &computed));
+    effort.parts[p].computed.fetch_add(computed, std::memory_order_relaxed);
+    if (!verified) return false;
+    effort.parts[p].walked.fetch_add(1, std::memory_order_relaxed);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Result<Answer> walk_one(const SearchEnvironment& environment, const Plan& plan,
+                        std::span<const float> values, Effort& effort) {
+  ASSIGN_OR_RETURN(const PreparedQuery exact, PreparedQuery::make(plan.metric, values));
+  Answer out;
+  Best best(plan.depth, plan.less);
+  std::vector<bool> scanned(plan.view.segments.size(), false);
+  bool any_scan = false;
+  double missed = 0;  // expected share of true hits that walks do not find, by rows
+  for (uint32_t p = 0; p < plan.view.segments.size(); ++p) {
+    if (plan.parts[p].wanted.most() == 0) continue;
+    bool walked = false;
+    if (plan.parts[p].walk) {
+      ASSIGN_OR_RETURN(walked, walk_part(environment, plan, values, exact, p, best, effort));
+    }
+    if (walked) {
+      out.mode = plan.parts[p].walk->nprobe > 0 ? SearchMode::kIvf : SearchMode::kGraph;
+      missed += (1 - plan.parts[p].walk->recall) * static_cast<double>(plan.parts[p].wanted.most());
+    } else {
+      scanned[p] = any_scan = true;
+    }
+  }
+  if (any_scan) {
+    ASSIGN_OR_RETURN(const std::vector<Candidate> more,
+                     scan_parts(environment, plan, values, scanned, effort));
+    for (const Candidate& candidate : more) best.push(candidate);
+  }
+  uint64_t rows = 0;
+  for (const PartPlan& part : plan.parts) rows += part.wanted.most();
+  out.recall = 1 - missed / static_cast<double>(std::max<uint64_t>(rows, 1));
+  out.hits = best.take_sorted();
+  return out;
+}
+
+}  // namespace aionbd
