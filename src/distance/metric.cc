@@ -72,19 +72,6 @@ float finite_or_farthest(float distance) {
 
 // Products of two floats are exact in double, so the value does not depend on whether the compiler
 // fuses them with the addition: the same bits on every CPU. Four sums for speed.
-double norm_squared_in_double(const float* row, size_t dim) {
-  constexpr size_t kSums = 4;
-  double sums[kSums] = {};
-  size_t k = 0;
-  for (; k + kSums <= dim; k += kSums) {
-    for (size_t s = 0; s < kSums; ++s) {
-      sums[s] += static_cast<double>(row[k + s]) * static_cast<double>(row[k + s]);
-    }
-  }
-  for (; k < dim; ++k) sums[0] += static_cast<double>(row[k]) * static_cast<double>(row[k]);
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
-}
-
 float round_to_float(double value) {
   // Out of range is undefined in the language, and infinity is what we want.
   if (value > static_cast<double>(kLargest)) return kFarthest;
@@ -95,7 +82,7 @@ float round_to_float(double value) {
 // `query` is divided by its norm; its elements are `stride` apart, `sign` times the value.
 float cosine_in_double(const float* query, size_t stride, double sign, const float* row,
                        size_t dim) {
-  const double norm = std::sqrt(norm_squared_in_double(row, dim));
+  const double norm = std::sqrt(sum_of_squares(row, dim));
   if (!(norm > 0) || !std::isfinite(norm)) return kFarthest;
   double sum = 0;
   for (size_t k = 0; k < dim; ++k) {
@@ -162,8 +149,21 @@ float distance_of_threshold(Metric metric, float score) {
   return distance;
 }
 
+double sum_of_squares(const float* values, size_t n) {
+  constexpr size_t kSums = 8;
+  double sums[kSums] = {};
+  size_t k = 0;
+  for (; k + kSums <= n; k += kSums) {
+    for (size_t s = 0; s < kSums; ++s) {
+      sums[s] += static_cast<double>(values[k + s]) * static_cast<double>(values[k + s]);
+    }
+  }
+  for (; k < n; ++k) sums[0] += static_cast<double>(values[k]) * static_cast<double>(values[k]);
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
 float norm_squared(const float* row, size_t dim) {
-  return round_to_float(norm_squared_in_double(row, dim));
+  return round_to_float(sum_of_squares(row, dim));
 }
 
 std::string_view simd_target_name() {
@@ -192,16 +192,17 @@ Result<PreparedQuery> PreparedQuery::make(Metric metric, std::span<const float> 
 
 Result<PreparedQuery> PreparedQuery::make(Metric metric, std::span<const float> query,
                                           const Kernels& kernels) {
-  RETURN_IF_ERROR(check_query(metric, norm_squared_in_double(query.data(), query.size())));
-  return PreparedQuery(metric, query, kernels);
+  const double norm_squared = sum_of_squares(query.data(), query.size());
+  RETURN_IF_ERROR(check_query(metric, norm_squared));
+  return PreparedQuery(metric, query, std::sqrt(norm_squared), kernels);
 }
 
-PreparedQuery::PreparedQuery(Metric metric, std::span<const float> query, const Kernels& kernels)
+PreparedQuery::PreparedQuery(Metric metric, std::span<const float> query, double norm,
+                             const Kernels& kernels)
     : metric_(metric),
       dim_(query.size()),
       kernels_(&kernels),
       query_(make_floats(query.size() + 1)) {
-  const double norm = std::sqrt(norm_squared_in_double(query.data(), query.size()));
   float* values = floats_of(query_);
   for (size_t k = 0; k < dim_; ++k) values[k] = prepared_element(metric, query[k], norm);
 }
@@ -255,7 +256,7 @@ struct PreparedBatch::Packed {
 };
 
 void PreparedBatch::Packed::add(size_t column, std::span<const float> query) {
-  const double squared = norm_squared_in_double(query.data(), dim);
+  const double squared = sum_of_squares(query.data(), dim);
   norms[column] = std::sqrt(squared);
   if (metric == Metric::kL2) floats_of(column_add)[column] = round_to_float(squared);
   const float factor = metric == Metric::kL2 ? -2.0F : -1.0F;

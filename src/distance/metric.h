@@ -42,8 +42,9 @@ float score_of(Metric metric, float distance);
 /// The largest distance whose score still satisfies the user's threshold; -infinity when none does.
 float distance_of_threshold(Metric metric, float score);
 
-/// Sum of squares, as stored beside each row: the double sum, rounded once, and the same bits on
-/// every CPU. Infinite when it exceeds a float.
+/// In double: exact but for n + 8 roundings of it; the same bits on every CPU.
+double sum_of_squares(const float* values, size_t n);
+/// The same, as stored beside each row: rounded to a float once. Infinite when it exceeds one.
 float norm_squared(const float* row, size_t dim);
 
 /// Floats on a cache line of their own. Line: 64 bytes, one AVX-512 vector.
@@ -74,7 +75,7 @@ class PreparedQuery {
   size_t dim() const { return dim_; }
 
  private:
-  PreparedQuery(Metric metric, std::span<const float> query, const Kernels& kernels);
+  PreparedQuery(Metric metric, std::span<const float> query, double norm, const Kernels& kernels);
 
   Metric metric_;
   size_t dim_;

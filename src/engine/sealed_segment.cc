@@ -89,6 +89,9 @@ Result<std::shared_ptr<const SealedSegment>> SealedSegment::open(std::shared_ptr
     ASSIGN_OR_RETURN(const Bytes last, out->id_bytes(out->rows_count_ - 1));
     out->id_min_ = point_id_of(id_type, first);
     out->id_max_ = point_id_of(id_type, last);
+    ASSIGN_OR_RETURN(const Bytes start,
+                     (id_type == IdType::kU64 ? out->ids_ : out->id_offsets_).bytes(0, 8));
+    out->ids_start_ = start.data();
   }
   return std::shared_ptr<const SealedSegment>(std::move(out));
 }
@@ -158,6 +161,10 @@ void SealedSegment::attach(Metric metric, SegmentIndexes::Entry entry) const {
 Result<Bytes> SealedSegment::id_bytes(RowId row) const {
   if (id_type_ == IdType::kU64) return ids_.bytes(uint64_t{row} * 8, 8);
   return load_text(id_offsets_, id_texts_, row);
+}
+
+void SealedSegment::prefetch_id(RowId row) const {
+  __builtin_prefetch(ids_start_ + uint64_t{row} * 8);
 }
 
 Result<Bytes> SealedSegment::payload(RowId row) const {

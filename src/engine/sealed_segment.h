@@ -43,6 +43,7 @@ class SealedSegment : public Segment {
   bool sealed() const override { return true; }
   Result<RowBlock> rows(RowId first, size_t limit) const override;
   Result<Bytes> id_bytes(RowId row) const override;
+  void prefetch_id(RowId row) const override;
   Result<Bytes> payload(RowId row) const override;
   Result<std::optional<RowId>> find(const PointId& id, RowId visible) const override;
   uint64_t disk_bytes() const override { return file_->file_bytes(); }
@@ -84,7 +85,8 @@ class SealedSegment : public Segment {
   Section payload_offsets_;  // uint64_t[rows + 1]; absent when no row has a payload
   Section payloads_;
   Section kills_;
-  PointId id_min_, id_max_;  // of rows_count_ > 0
+  const std::byte* ids_start_ = nullptr;  // of ids_ or id_offsets_, to prefetch only
+  PointId id_min_, id_max_;               // of rows_count_ > 0
   mutable Published<SegmentIndexes> indexes_;
 };
 

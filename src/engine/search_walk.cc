@@ -57,6 +57,7 @@ Result<bool> verify_rows(const Plan& plan, const QueryOnPart& query, uint32_t p,
     ++*computed;
     if (has_no_direction(plan, blocks[i], 0)) return false;
     if (distance <= plan.cutoff) near.push({distance, p, rows[i].row});
+    part.segment->prefetch_id(rows[i].row);
     if (near.threshold() < threshold) {
       threshold = near.threshold();
       reach = query.codes.likely_reach(threshold);
@@ -85,6 +86,11 @@ Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
                  restriction == Restriction::kLookAtAll});
   const uint64_t most = std::max<uint64_t>(walk.ef, part.rows / kWalkShareMax);
   double width = std::ceil(first_width(plan, p));
+  RowsAhead ahead;
+  if (!wanted.filtered()) {
+    ASSIGN_OR_RETURN(const RowBlock block, part.segment->rows(0, 1));
+    ahead = {reinterpret_cast<const std::byte*>(block.values), plan.dim() * sizeof(float)};
+  }
   for (int attempt = 0; attempt < kWalkAttempts; ++attempt) {
     if (width > static_cast<double>(most)) return false;
     if (deadline_passed(environment, plan.request)) {
@@ -93,7 +99,7 @@ Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
     // Wider means more lists, too.
     const double lists = by_lists ? walk.nprobe * std::max(1.0, width / walk.ef) : 0;
     codes.walk({static_cast<uint32_t>(width), walk.verify, 0, static_cast<uint32_t>(lists)},
-               &scratch);
+               &scratch, ahead);
     effort.parts[p].estimated.fetch_add(scratch.looks(), std::memory_order_relaxed);
     const std::span<const GraphCandidate> found = scratch.found();
     ASSIGN_OR_RETURN(std::vector<GraphCandidate> rows, wanted_candidates(wanted, found, walk.ef));

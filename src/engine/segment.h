@@ -37,6 +37,8 @@ class Segment {
   virtual Result<RowBlock> rows(RowId first, size_t limit) const = 0;
   /// The id in place: the 8 bytes of the number, or the text.
   virtual Result<Bytes> id_bytes(RowId row) const = 0;
+  /// Asks for the id's bytes ahead of their use.
+  virtual void prefetch_id(RowId) const {}
   /// The encoded payload, checked: check_payload holds.
   virtual Result<Bytes> payload(RowId row) const = 0;
   /// The newest row below `visible` that carries `id`, dead or alive.

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "base/rng.h"
 
@@ -32,6 +33,14 @@ struct CodeScorer {
   const PlaneQuery& query;
   const PlaneLayout& layout;
   const uint8_t* high;
+  RowsAhead ahead;
+
+  /// The row will be verified, most likely.
+  void expanded(uint32_t row) const {
+    if (ahead.values == nullptr) return;
+    const std::byte* at = ahead.values + row * ahead.row_bytes;
+    for (size_t i = 0; i < ahead.row_bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+  }
 
   void prefetch(uint32_t row) const {
     const uint8_t* at = high + row * layout.high_stride();
@@ -39,17 +48,6 @@ struct CodeScorer {
   }
   void score(const uint32_t* rows, size_t n, float* out) const {
     query.estimate(high, rows, n, out);
-  }
-};
-
-/// Distances from one row while building.
-struct RowScorer {
-  const ByteCodes& codes;
-  ByteQuery query;
-
-  void prefetch(uint32_t row) const { codes.prefetch(row); }
-  void score(const uint32_t* rows, size_t n, float* out) const {
-    query.distances(codes, rows, n, out);
   }
 };
 
@@ -77,27 +75,27 @@ class GraphWalk {
 
   // Whether a neighbour is new, and whether it is near enough, are coin flips to the CPU, so both
   // are decided without a branch. A read from memory takes as long as estimating 30 rows: the lists
-  // of edges are asked for as soon as a row enters the pool, and two rows are expanded together, so
-  // that one's codes arrive while the other's edges are sifted.
+  // of edges are asked for as soon as a row enters the pool, and the next row is expanded while the
+  // codes of the last one's neighbours are on their way.
   template <class Scorer>
   void run(const Scorer& scorer, std::span<const uint32_t> entries) {
     start(scorer, entries);
-    uint32_t fresh[kFreshMax];
-    float distances[kFreshMax];
-    size_t at = 0;
-    while (at < count_) {
-      size_t n = 0;
-      size_t expanded = 0;
-      for (size_t i = at; i < count_ && expanded < kExpandTogether; ++i) {
-        if ((pool_[i].row & kExpanded) != 0) continue;
-        n = gather(scorer, pool_[i].row, fresh, n);
-        pool_[i].row |= kExpanded;
-        ++expanded;
+    uint32_t fresh[2][kDegreeMax];
+    size_t n[2] = {0, 0};
+    float distances[kDegreeMax];
+    size_t at = 0;  // all rows before it are expanded
+    for (size_t turn = 0;; turn ^= 1) {
+      const bool expands = at < count_;
+      if (expands) {
+        GraphCandidate& next = pool_[at];
+        n[turn] = gather(scorer, next.row, fresh[turn], 0);
+        // Earlier ones hardly ever stay in the pool.
+        if (count_ == ef_) scorer.expanded(next.row);
+        next.row |= kExpanded;
       }
-      s_.touched_.insert(s_.touched_.end(), fresh, fresh + n);
-      scorer.score(fresh, n, distances);
-      s_.looks_ += n;
-      at = std::min(at, take_nearer(fresh, distances, n));
+      const size_t last = turn ^ 1;
+      if (!expands && n[last] == 0) break;
+      if (n[last] > 0) at = std::min(at, take(scorer, fresh[last], &n[last], distances));
       while (at < count_ && (pool_[at].row & kExpanded) != 0) ++at;
     }
     for (size_t i = 0; i < count_; ++i) pool_[i].row &= ~kExpanded;
@@ -120,10 +118,7 @@ class GraphWalk {
         pool_[i].row |= kExpanded;
         ++expanded;
       }
-      s_.touched_.insert(s_.touched_.end(), fresh, fresh + n);
-      scorer.score(fresh, n, distances);
-      s_.looks_ += n;
-      at = std::min(at, take_nearer(fresh, distances, n));
+      at = std::min(at, take(scorer, fresh, &n, distances));
       while (at < count_ && (pool_[at].row & kExpanded) != 0) ++at;
     }
     for (size_t i = 0; i < count_; ++i) pool_[i].row &= ~kExpanded;
@@ -240,6 +235,16 @@ class GraphWalk {
     return n;
   }
 
+  /// Estimates n fresh rows, which makes n 0, and puts those near enough into the pool; the place
+  /// of the nearest of them.
+  template <class Scorer>
+  size_t take(const Scorer& scorer, uint32_t* fresh, size_t* n, float* distances) {
+    s_.touched_.insert(s_.touched_.end(), fresh, fresh + *n);
+    scorer.score(fresh, *n, distances);
+    s_.looks_ += *n;
+    return take_nearer(fresh, distances, std::exchange(*n, 0));
+  }
+
   /// Puts those near enough into the pool; the place of the nearest of them.
   size_t take_nearer(uint32_t* rows, float* distances, size_t n) {
     size_t near = 0;
@@ -302,9 +307,9 @@ class GraphWalk {
 };
 
 void search_graph(const GraphView& graph, const PlaneQuery& query, const PlaneLayout& layout,
-                  const uint8_t* high, size_t ef, GraphScratch* scratch) {
+                  const uint8_t* high, size_t ef, GraphScratch* scratch, const RowsAhead& ahead) {
   GraphWalk walk(graph, ef, scratch);
-  const CodeScorer scorer{query, layout, high};
+  const CodeScorer scorer{query, layout, high, ahead};
   if (scratch->allowed().words == nullptr) {
     walk.run(scorer, graph.entries);
   } else if (scratch->allowed().look_at_all) {
@@ -317,9 +322,11 @@ void search_graph(const GraphView& graph, const PlaneQuery& query, const PlaneLa
 /// Thread safety: the phases of a batch run on the pool; everything else is single owner.
 class GraphBuild::Builder {
  public:
-  Builder(const ByteCodes& codes, uint32_t rows, const GraphParameters& parameters,
-          ThreadPool* pool)
+  Builder(const ByteCodes& codes, const PlaneLayout& layout, const uint8_t* high, uint32_t rows,
+          const GraphParameters& parameters, ThreadPool* pool)
       : codes_(codes),
+        layout_(layout),
+        high_(high),
         parameters_(parameters),
         pool_(*pool),
         rows_(rows),
@@ -377,7 +384,10 @@ class GraphBuild::Builder {
   struct Lane {
     GraphScratch scratch;
     std::vector<GraphCandidate> candidates;
+    std::vector<float> values;
+    std::vector<uint32_t> rows;
     std::vector<float> distances;
+    ByteQuery query;
     std::vector<uint32_t> chosen;
   };
 
@@ -402,15 +412,24 @@ class GraphBuild::Builder {
   void add_batch(std::span<const uint32_t> batch) {
     in_parallel(batch.size(), [&](size_t i, Lane& lane) {
       const uint32_t row = batch[i];
-      GraphWalk walk(view(), parameters_.build_width, &lane.scratch);
-      walk.run(RowScorer{codes_, ByteQuery(codes_, row)}, entries_);
-      const auto found = lane.scratch.found();
-      lane.candidates.assign(found.begin(), found.end());
+      find_candidates(row, lane);
       choose(row, parameters_.degree, lane);
       std::copy(lane.chosen.begin(), lane.chosen.end(), list(row));
       counts_[row] = static_cast<uint32_t>(lane.chosen.size());
     });
     add_edges_back(batch);
+  }
+
+  /// The walk makes do with 4-bit estimates, half the bytes of what then ranks its finds.
+  void find_candidates(uint32_t row, Lane& lane) {
+    lane.values.resize(codes_.coordinates);
+    codes_.decode(row, lane.values.data());
+    const PlaneQuery query(layout_, lane.values.data(), 0);
+    GraphWalk walk(view(), parameters_.build_width, &lane.scratch);
+    walk.run(CodeScorer{query, layout_, high_, {}}, entries_);
+    lane.rows.clear();
+    for (const GraphCandidate& candidate : lane.scratch.found()) lane.rows.push_back(candidate.row);
+    measure(row, lane);
   }
 
   struct Edge {
@@ -444,22 +463,14 @@ class GraphBuild::Builder {
       for (const Edge& edge : edges) to[count++] = edge.from;
       return;
     }
-    std::vector<uint32_t> all(to, to + count);
-    for (const Edge& edge : edges) all.push_back(edge.from);
-    choose_among(row, all, lane);
+    lane.rows.assign(to, to + count);
+    for (const Edge& edge : edges) lane.rows.push_back(edge.from);
+    choose_among(row, lane);
   }
 
-  void choose_among(uint32_t row, const std::vector<uint32_t>& all, Lane& lane) {
-    lane.distances.resize(all.size());
-    ByteQuery(codes_, row).distances(codes_, all.data(), all.size(), lane.distances.data());
-    lane.candidates.clear();
-    for (size_t i = 0; i < all.size(); ++i) {
-      lane.candidates.push_back({lane.distances[i], all[i]});
-    }
-    std::sort(lane.candidates.begin(), lane.candidates.end(),
-              [](const GraphCandidate& a, const GraphCandidate& b) {
-                return a.distance != b.distance ? a.distance < b.distance : a.row < b.row;
-              });
+  /// From lane.rows.
+  void choose_among(uint32_t row, Lane& lane) {
+    measure(row, lane);
     choose(row, parameters_.degree, lane);
     uint32_t* to = list(row);
     std::copy(lane.chosen.begin(), lane.chosen.end(), to);
@@ -467,9 +478,25 @@ class GraphBuild::Builder {
     counts_[row] = static_cast<uint32_t>(lane.chosen.size());
   }
 
+  /// lane.rows to lane.candidates, nearest first.
+  void measure(uint32_t row, Lane& lane) {
+    lane.distances.resize(lane.rows.size());
+    lane.query.take(codes_, row);
+    lane.query.distances(codes_, lane.rows.data(), lane.rows.size(), lane.distances.data());
+    lane.candidates.clear();
+    for (size_t i = 0; i < lane.rows.size(); ++i) {
+      lane.candidates.push_back({lane.distances[i], lane.rows[i]});
+    }
+    std::sort(lane.candidates.begin(), lane.candidates.end(),
+              [](const GraphCandidate& a, const GraphCandidate& b) {
+                return a.distance != b.distance ? a.distance < b.distance : a.row < b.row;
+              });
+  }
+
   void shrink(uint32_t row, uint32_t degree, Lane& lane) {
     if (counts_[row] <= degree) return;
-    choose_among(row, std::vector<uint32_t>(list(row), list(row) + counts_[row]), lane);
+    lane.rows.assign(list(row), list(row) + counts_[row]);
+    choose_among(row, lane);
   }
 
   /// RobustPrune: nearest first, a candidate stays unless one already chosen is nearer to it than
@@ -477,13 +504,16 @@ class GraphBuild::Builder {
   void choose(uint32_t row, uint32_t degree, Lane& lane) {
     lane.chosen.clear();
     float distances[kPruneBlock];
-    for (const GraphCandidate& candidate : lane.candidates) {
+    for (size_t at = 0; at < lane.candidates.size(); ++at) {
+      constexpr size_t kAhead = 2;
+      if (at + kAhead < lane.candidates.size()) codes_.prefetch(lane.candidates[at + kAhead].row);
+      const GraphCandidate& candidate = lane.candidates[at];
       if (candidate.row == row) continue;
-      const ByteQuery query(codes_, candidate.row);
+      lane.query.take(codes_, candidate.row);
       bool occluded = false;
       for (size_t first = 0; first < lane.chosen.size() && !occluded; first += kPruneBlock) {
         const size_t n = std::min(kPruneBlock, lane.chosen.size() - first);
-        query.distances(codes_, lane.chosen.data() + first, n, distances);
+        lane.query.distances(codes_, lane.chosen.data() + first, n, distances);
         for (size_t i = 0; i < n; ++i) {
           if (parameters_.alpha * distances[i] <= candidate.distance) {
             occluded = true;
@@ -498,6 +528,8 @@ class GraphBuild::Builder {
   }
 
   const ByteCodes codes_;
+  const PlaneLayout layout_;
+  const uint8_t* const high_;
   const GraphParameters parameters_;
   ThreadPool& pool_;
   const uint32_t rows_;
@@ -511,9 +543,9 @@ class GraphBuild::Builder {
   std::vector<size_t> starts_;
 };
 
-GraphBuild::GraphBuild(const ByteCodes& codes, uint32_t rows, const GraphParameters& parameters,
-                       ThreadPool* pool)
-    : builder_(std::make_unique<Builder>(codes, rows, parameters, pool)) {}
+GraphBuild::GraphBuild(const ByteCodes& codes, const PlaneLayout& layout, const uint8_t* high,
+                       uint32_t rows, const GraphParameters& parameters, ThreadPool* pool)
+    : builder_(std::make_unique<Builder>(codes, layout, high, rows, parameters, pool)) {}
 
 GraphBuild::~GraphBuild() = default;
 

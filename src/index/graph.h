@@ -5,15 +5,16 @@
 // search the graph of all batches before them, in parallel, choose their neighbours, and the edges
 // back are merged row by row. So the result depends on data and seed, never on threads.
 //
-// Departures: distances for building come from 8-bit codes of the projected rows; the walk starts
-// from the nearest of a few sampled entry rows instead of one medoid, which saves the hops that
-// upper layers (HNSW) are for.
+// Departures: building finds candidates by the 4-bit codes that searches use, and chooses among
+// them by 8-bit codes of the projected rows; the walk starts from the nearest of a few sampled
+// entry rows instead of one medoid, which saves the hops that upper layers (HNSW) are for.
 //
 // A walk (beam search) keeps the `ef` best rows seen in one sorted array, expands the best not yet
 // expanded, and ends when all are. Each expansion is one read of a row of edges and one call of the
 // scorer for all neighbours not met before, whose codes are prefetched while the edges are read.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -102,18 +103,26 @@ class GraphScratch {
   size_t looks_ = 0;
 };
 
+/// Where the rows themselves lie: a walk asks for those it will likely end with, so that they
+/// arrive while it goes on. It reads none.
+struct RowsAhead {
+  const std::byte* values = nullptr;  // null: nowhere
+  size_t row_bytes = 0;
+};
+
 /// The ef rows that look nearest to the query, into scratch->found(). `high`: the high plane of the
 /// rows' codes. REQUIRES: ef >= 1.
 void search_graph(const GraphView& graph, const PlaneQuery& query, const PlaneLayout& layout,
-                  const uint8_t* high, size_t ef, GraphScratch* scratch);
+                  const uint8_t* high, size_t ef, GraphScratch* scratch,
+                  const RowsAhead& ahead = {});
 
 /// Builds a graph over some of the rows of `codes`. Thread safety: single owner; the pool's threads
 /// work inside its calls.
 class GraphBuild {
  public:
-  /// codes must outlive it.
-  GraphBuild(const ByteCodes& codes, uint32_t rows, const GraphParameters& parameters,
-             ThreadPool* pool);
+  /// codes and high, the high plane of the same rows' 4-bit codes, must outlive it.
+  GraphBuild(const ByteCodes& codes, const PlaneLayout& layout, const uint8_t* high, uint32_t rows,
+             const GraphParameters& parameters, ThreadPool* pool);
   ~GraphBuild();
   GraphBuild(const GraphBuild&) = delete;
   GraphBuild& operator=(const GraphBuild&) = delete;

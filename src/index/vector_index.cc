@@ -45,13 +45,11 @@ constexpr double kConfidence = 1.645;
 
 /// Neighbours a row may have; the stored width is what the rows really use.
 constexpr uint32_t kDegree = 48;
-constexpr uint32_t kBuildWidth = 128;
+constexpr uint32_t kBuildWidth = 96;
 constexpr float kAlpha = 1.15F;
 
 double length_of(const float* values, size_t n) {
-  double sum = 0;
-  for (size_t k = 0; k < n; ++k) sum += static_cast<double>(values[k]) * values[k];
-  return std::sqrt(sum);
+  return std::sqrt(sum_of_squares(values, n));
 }
 
 /// The metric's own space turned into the Euclidean one. Thread safety: immutable.
@@ -189,7 +187,7 @@ class IndexBuilder {
     parameters.build_width = kBuildWidth;
     parameters.alpha = kAlpha;
     parameters.seed = seed_;
-    GraphBuild build(codes_->view(), rows_, parameters, &pool_);
+    GraphBuild build(codes_->view(), *layout_, planes_.high_bytes(), rows_, parameters, &pool_);
     if (!build.add(members_, cancelled_)) return unavailable("index build was cancelled");
     BuiltIndex out;
     out.ivf_ = std::move(ivf_);
@@ -835,14 +833,16 @@ float VectorIndex::Query::likely_reach(float distance) const {
   return index_.shrink_ > 0 ? far / index_.shrink_ : kFarthest;
 }
 
-void VectorIndex::Query::walk(const GraphPlan& plan, GraphScratch* scratch) const {
+void VectorIndex::Query::walk(const GraphPlan& plan, GraphScratch* scratch,
+                              const RowsAhead& ahead) const {
   if (plan.nprobe > 0) {
     thread_local IvfScratch lists;
     search_ivf(index_.ivf_, *planes_, y_.data(), *index_.layout_, plan.nprobe, plan.ef, &lists);
     scratch->assign(lists.found(), lists.looks());
     return;
   }
-  search_graph(index_.graph_, *planes_, *index_.layout_, index_.planes_.high, plan.ef, scratch);
+  search_graph(index_.graph_, *planes_, *index_.layout_, index_.planes_.high, plan.ef, scratch,
+               ahead);
 }
 
 }  // namespace aionbd

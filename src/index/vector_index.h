@@ -162,7 +162,7 @@ class VectorIndex {
     bool usable() const { return planes_.has_value(); }
 
     /// Fills scratch->found() with candidates, most promising first. REQUIRES: Use::kEstimates.
-    void walk(const GraphPlan& plan, GraphScratch* scratch) const;
+    void walk(const GraphPlan& plan, GraphScratch* scratch, const RowsAhead& ahead = {}) const;
 
    private:
     const VectorIndex& index_;

@@ -19,18 +19,29 @@ float largest_magnitude(const float* values, size_t n);
 /// 1. REQUIRES: values finite, the length of the vector below 1e18.
 float quantize_bytes(const float* values, size_t n, int8_t* out);
 
-/// The codes of many rows where they lie. Thread safety: immutable.
+/// The codes of many rows where they lie: each in whole cache lines, its numbers behind the
+/// bytes, so that one look is one run of lines. Thread safety: immutable.
 struct ByteCodes {
+  /// Behind the bytes of a row, at its end.
+  struct Tail {
+    float step;
+    float norm;      // |reconstruction|^2
+    int32_t centre;  // 128 x the sum of the bytes
+  };
+
   size_t coordinates = 0;
   const uint8_t* codes = nullptr;  // uint8_t[rows x stride()]: the byte + 128
-  const float* step = nullptr;     // float[rows]
-  const float* norm = nullptr;     // float[rows]: |reconstruction|^2
 
-  static size_t stride_of(size_t coordinates) { return (coordinates + 63) / 64 * 64; }
+  static size_t stride_of(size_t coordinates) {
+    return (coordinates + sizeof(Tail) + 63) / 64 * 64;
+  }
   size_t stride() const { return stride_of(coordinates); }
-  void prefetch(uint32_t row) const {
-    const uint8_t* at = codes + row * stride();
-    for (size_t i = 0; i < stride(); i += 64) __builtin_prefetch(at + i);
+  const uint8_t* row(uint32_t row) const { return codes + row * stride(); }
+  Tail tail(uint32_t row) const;
+  /// out: float[coordinates], the reconstruction.
+  void decode(uint32_t row, float* out) const;
+  void prefetch(uint32_t at) const {
+    for (size_t i = 0; i < stride(); i += 64) __builtin_prefetch(row(at) + i);
   }
 };
 
@@ -40,21 +51,21 @@ struct EncodedBytes {
   /// values: float[n x coordinates].
   void append(const float* values, size_t n);
 
-  ByteCodes view() const {
-    return {coordinates, reinterpret_cast<const uint8_t*>(codes.data()), step.data(), norm.data()};
-  }
+  ByteCodes view() const { return {coordinates, reinterpret_cast<const uint8_t*>(codes.data())}; }
 
   size_t coordinates;
   AlignedFloats codes;  // as bytes
-  std::vector<float> step, norm;
 };
 
-/// One vector against codes. Thread safety: immutable.
+/// One vector against codes. Thread safety: immutable but for `take`.
 class ByteQuery {
  public:
+  ByteQuery() = default;
   ByteQuery(const float* values, size_t coordinates);
   /// Row `row` of `codes` itself.
-  ByteQuery(const ByteCodes& codes, uint32_t row);
+  ByteQuery(const ByteCodes& codes, uint32_t row) { take(codes, row); }
+  /// Becomes that row. Keeps its memory.
+  void take(const ByteCodes& codes, uint32_t row);
 
   /// out[i] = squared distance between the reconstructions of the query and of row ids[i].
   void distances(const ByteCodes& codes, const uint32_t* ids, size_t n, float* out) const;
@@ -62,8 +73,11 @@ class ByteQuery {
   void products(const ByteCodes& codes, const uint32_t* ids, size_t n, float* out) const;
 
  private:
-  AlignedFloats bytes_;
-  int32_t centre_ = 0;  // 128 x the sum of the bytes
+  template <class Visit>
+  void for_each_product(const ByteCodes& codes, const uint32_t* ids, size_t n, Visit visit) const;
+
+  AlignedFloats bytes_;  // as int8_t[stride], zero behind the coordinates
+  int32_t centre_ = 0;   // 128 x the sum of the bytes
   float step_ = 0;
   float norm_ = 0;
 };

@@ -51,16 +51,6 @@ float error_of(double squares, double slack) {
   return rounded_up((std::sqrt(squares) + slack) * (1 + kErrorMargin));
 }
 
-double squared_length(const float* y, size_t n) {
-  double sums[4] = {};
-  size_t k = 0;
-  for (; k + 4 <= n; k += 4) {
-    for (size_t s = 0; s < 4; ++s) sums[s] += static_cast<double>(y[k + s]) * y[k + s];
-  }
-  for (; k < n; ++k) sums[0] += static_cast<double>(y[k]) * y[k];
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
-}
-
 /// The nearest integer, for magnitudes up to 2^22: adding 1.5 x 2^23 leaves no bit for a fraction.
 /// Whichever integer it is, the error is measured afterwards.
 int nearest_integer(float value) {
@@ -94,7 +84,7 @@ struct CodedRow {
 /// Writes 2 x half codes.
 CodedRow encode_row(const PlaneLayout& layout, const float* y, float slack, uint8_t* codes) {
   CodedRow out;
-  const double norm = squared_length(y, layout.coordinates);
+  const double norm = sum_of_squares(y, layout.coordinates);
   const float largest = largest_magnitude(y, layout.coordinates);
   const bool too_long = !(norm <= kLongestCoded * kLongestCoded);
   if (too_long || largest < kSmallestCoded) {
@@ -169,7 +159,7 @@ void encode_planes(const PlaneLayout& layout, const float* y, const float* slack
 
 PlaneQuery::PlaneQuery(const PlaneLayout& layout, const float* y, float slack)
     : layout_(layout), weights_(2 * layout.lines) {
-  const double norm = squared_length(y, layout.coordinates);
+  const double norm = sum_of_squares(y, layout.coordinates);
   if (!(norm <= kLongestCoded * kLongestCoded)) {
     error_ = kFarthest;
     return;
@@ -184,19 +174,24 @@ PlaneQuery::PlaneQuery(const PlaneLayout& layout, const float* y, float slack)
   const float inverse = 1.0F / step_;
   auto* weights = reinterpret_cast<int8_t*>(weights_.data());
   const size_t high = layout.lines * 64;
-  double error = 0;
-  int64_t squares = 0;
-  for (size_t k = 0; k < layout.coordinates; ++k) {
+  // Two halves side by side, so that no sum waits for the other's last addition.
+  double errors[2] = {};
+  int32_t squares = 0;  // at most 2^14 each, of a few thousand
+  const auto add = [&](size_t k, int8_t* to, double* error) {
     const int weight = std::clamp(nearest_integer(y[k] * inverse), -127, 127);
-    weights[k < layout.half ? k : high + k - layout.half] = static_cast<int8_t>(weight);
+    *to = static_cast<int8_t>(weight);
     weights_sum_ += weight;
     squares += weight * weight;
     const double difference = y[k] - static_cast<double>(step_) * weight;
-    error += difference * difference;
+    *error += difference * difference;
+  };
+  for (size_t k = 0; k < layout.half; ++k) {
+    add(k, weights + k, &errors[0]);
+    if (layout.half + k < layout.coordinates) add(layout.half + k, weights + high + k, &errors[1]);
   }
   code_norm_ =
       static_cast<float>(static_cast<double>(step_) * step_ * static_cast<double>(squares));
-  error_ = error_of(error, slack + kUnderflow);
+  error_ = error_of(errors[0] + errors[1], slack + kUnderflow);
 }
 
 void PlaneQuery::finish_estimates(float* out, size_t n, const int32_t* sums, const uint8_t* high,

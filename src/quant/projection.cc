@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "distance/kernels.h"
+#include "distance/metric.h"
 #include "quant/plane_codec.h"
 
 namespace aionbd {
@@ -218,12 +219,6 @@ Matrix rotated(const Matrix& basis, Rng* rng) {
   return multiply_transposed(rotation, transposed(basis));
 }
 
-double sum_of_squares(const float* values, size_t n) {
-  double sum = 0;
-  for (size_t i = 0; i < n; ++i) sum += static_cast<double>(values[i]) * values[i];
-  return sum;
-}
-
 /// An upper bound of the spectral norm of P P^T - I: its Frobenius norm, from products in double.
 double deviation_of(const Matrix& matrix) {
   double squares = 0;
@@ -342,14 +337,16 @@ void Projection::finish() {
   residual_slack_ = (deviation_ + row_length * product + second + 4 * kUnitRoundoff) * (1 + 1e-9);
 }
 
-float Projection::load_centred(const float* vector, float* out) const {
+float Projection::load_centred(const float* vector, float* out, double* squared) const {
   for (size_t k = 0; k < dim_; ++k) out[k] = vector[k] - mean_[k];
-  const double length = std::sqrt(sum_of_squares(out, dim_));
+  *squared = sum_of_squares(out, dim_);
+  const double length = std::sqrt(*squared);
   if (length <= kLongest) return 0;
   const double scale = std::isfinite(length) ? kLongest / length : 0;
   for (size_t k = 0; k < dim_; ++k) {
     out[k] = scale > 0 ? static_cast<float>(out[k] * scale) : 0.0F;
   }
+  *squared = sum_of_squares(out, dim_);
   return kFarthest;
 }
 
@@ -369,18 +366,19 @@ void Projection::apply(const float* vectors, size_t n, float* out, float* slack)
   constexpr size_t kBlock = 256;
   const size_t width = coordinates();
   std::vector<float> added(std::min(n, kBlock));
+  std::vector<double> squares(added.size());
   std::vector<double> errors(added.size());
   Matrix block(added.size(), dim_);
   Matrix projected;
   for (size_t first = 0; first < n; first += kBlock) {
     block.rows = std::min(kBlock, n - first);
     for (size_t i = 0; i < block.rows; ++i) {
-      added[i] = load_centred(vectors + (first + i) * dim_, block.row(i));
+      added[i] = load_centred(vectors + (first + i) * dim_, block.row(i), &squares[i]);
     }
     multiply(block, matrix_, &projected);
     for (size_t i = 0; i < block.rows; ++i) {
       std::copy_n(projected.row(i), matrix_.rows, out + (first + i) * width);
-      errors[i] = relative_slack_ * std::sqrt(sum_of_squares(block.row(i), dim_)) + underflow();
+      errors[i] = relative_slack_ * std::sqrt(squares[i]) + underflow();
     }
     if (truncates()) append_dropped(block, projected, out + first * width, errors.data());
     if (slack == nullptr) continue;
@@ -443,10 +441,11 @@ void Projection::apply_fast(const float* vector, float* out) const {
   const size_t kept = matrix_.rows;
   thread_local std::vector<float> centred;
   centred.resize(dim_);
-  load_centred(vector, centred.data());
+  double squared = 0;
+  load_centred(vector, centred.data(), &squared);
   ByteQuery(centred.data(), dim_).products(byte_rows_.view(), byte_ids_.data(), kept, out);
   if (!truncates()) return;
-  const double dropped = sum_of_squares(centred.data(), dim_) - sum_of_squares(out, kept);
+  const double dropped = squared - sum_of_squares(out, kept);
   out[kept] = static_cast<float>(std::sqrt(std::max(0.0, dropped)) - dropped_mean_);
 }
 

@@ -62,8 +62,9 @@ class Projection {
   bool truncates() const { return matrix_.rows < dim_; }
   void finish();
   Status check_loaded() const;
-  /// Writes vector - mean, scaled down where too long; returns the slack that adds: 0 or infinity.
-  float load_centred(const float* vector, float* out) const;
+  /// Writes vector - mean, scaled down where too long, and its squared length; returns the slack
+  /// that adds: 0 or infinity.
+  float load_centred(const float* vector, float* out, double* squared) const;
   /// out = block x by^T.
   void multiply(const Matrix& block, const Matrix& by, Matrix* out) const;
   /// Sets the last coordinate of each row of `out` and adds its error to `errors`.
