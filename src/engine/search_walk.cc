@@ -77,13 +77,11 @@ Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
   const SegmentView& part = plan.view.segments[p];
   const WantedRows& wanted = plan.parts[p].wanted;
   const GraphPlan& walk = *plan.parts[p].walk;
-  const Restriction restriction = plan.parts[p].restriction;
+  Restriction restriction = plan.parts[p].restriction;
   const VectorIndex::Query codes(*plan.parts[p].index, values, VectorIndex::Query::Use::kEstimates);
   if (!codes.usable()) return false;
   const bool by_lists = walk.nprobe > 0 && restriction == Restriction::kAfterwards;
   thread_local GraphScratch scratch;
-  scratch.allow({restriction == Restriction::kAfterwards ? nullptr : wanted.words(),
-                 restriction == Restriction::kLookAtAll});
   const uint64_t most = std::max<uint64_t>(walk.ef, part.rows / kWalkShareMax);
   double width = std::ceil(first_width(plan, p));
   RowsAhead ahead;
@@ -96,6 +94,8 @@ Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
     if (deadline_passed(environment, plan.request)) {
       return deadline_exceeded("search ran out of time");
     }
+    scratch.allow({restriction == Restriction::kAfterwards ? nullptr : wanted.words(),
+                   restriction == Restriction::kLookAtAll});
     // Wider means more lists, too.
     const double lists = by_lists ? walk.nprobe * std::max(1.0, width / walk.ef) : 0;
     codes.walk({static_cast<uint32_t>(width), walk.verify, 0, static_cast<uint32_t>(lists)},
@@ -108,6 +108,11 @@ Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
     if (rows.size() < want && (by_lists || !wanted.exact() || wanted.most() < part.rows)) {
       // Looking at all, or reaching no more rows however wide: there is nothing to widen.
       const bool ended = static_cast<double>(found.size()) < width && !by_lists;
+      if (ended && restriction == Restriction::kInside) {
+        restriction = Restriction::kLookAtAll;
+        width = walk.ef;
+        continue;
+      }
       if (restriction == Restriction::kLookAtAll || ended) return false;
       const double seen =
           static_cast<double>(rows.size()) / std::max(1.0, static_cast<double>(found.size()));

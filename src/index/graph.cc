@@ -125,25 +125,32 @@ class GraphWalk {
     s_.pool_count_ = count_;
   }
 
-  /// Estimates every allowed row.
+  /// Estimates every allowed row, a block while the codes of the next are on their way.
   template <class Scorer>
   void look_at_all(const Scorer& scorer, const AllowedRows& allowed) {
     constexpr size_t kBlock = 32;
-    uint32_t rows[kBlock + 64];
+    uint32_t rows[2][kBlock + 64];
+    size_t n[2] = {0, 0};
     float distances[kBlock + 64];
-    size_t n = 0;
+    size_t turn = 0;
+    const auto look = [&](size_t block) {
+      scorer.score(rows[block], n[block], distances);
+      s_.looks_ += n[block];
+      take_nearer(rows[block], distances, std::exchange(n[block], 0));
+    };
     const size_t words = (size_t{graph_.rows} + 63) / 64;
     for (size_t w = 0; w < words; ++w) {
       for (uint64_t word = allowed.words[w]; word != 0; word &= word - 1) {
-        rows[n] = static_cast<uint32_t>(w * 64 + static_cast<size_t>(__builtin_ctzll(word)));
-        scorer.prefetch(rows[n++]);
+        const auto row = static_cast<uint32_t>(w * 64 + static_cast<size_t>(__builtin_ctzll(word)));
+        scorer.prefetch(row);
+        rows[turn][n[turn]++] = row;
       }
-      if (n < kBlock && w + 1 < words) continue;
-      scorer.score(rows, n, distances);
-      s_.looks_ += n;
-      take_nearer(rows, distances, n);
-      n = 0;
+      if (n[turn] < kBlock) continue;
+      turn ^= 1;
+      look(turn);
     }
+    look(turn ^ 1);
+    look(turn);
     s_.pool_count_ = count_;
   }
 
