@@ -162,7 +162,8 @@ class IndexTest : public testing::Test {
     return n;
   }
   static bool wait_for_index(const Collection& collection) {
-    for (int i = 0; i < 2000 && indexes(collection) == 0; ++i) {
+    // Sanitized, on a busy machine, a build takes minutes.
+    for (int i = 0; i < 30000 && indexes(collection) == 0; ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     return indexes(collection) > 0;

@@ -45,7 +45,7 @@ constexpr double kConfidence = 1.645;
 
 /// Neighbours a row may have; the stored width is what the rows really use.
 constexpr uint32_t kDegree = 48;
-constexpr uint32_t kBuildWidth = 96;
+constexpr uint32_t kBuildWidth = 128;
 constexpr float kAlpha = 1.15F;
 
 double length_of(const float* values, size_t n) {

@@ -232,7 +232,7 @@ std::vector<Case> framing_cases() {
 }
 
 TEST_F(ServerTest, FramingIsJudgedAlikeWholeSplitAndPipelined) {
-  start();
+  start({{"request_timeout_ms", "60000"}});
   const std::string good = request("GET", "/live");
   for (const Case& c : framing_cases()) {
     Client client(port());
