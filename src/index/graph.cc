@@ -25,6 +25,8 @@ constexpr double kSlack = 1.3;
 constexpr size_t kAllowedNeighbours = 32;
 /// Allowed rows among which a restricted walk looks for its start.
 constexpr size_t kAllowedStarts = 64;
+/// A row with fewer neighbours than this is linked to some of the rows where walks start, too.
+constexpr size_t kFewChosen = 6;
 /// Rows that may lose edges so that the stored lists of all can be shorter.
 constexpr double kCutShare = 0.02;
 
@@ -421,6 +423,7 @@ class GraphBuild::Builder {
       const uint32_t row = batch[i];
       find_candidates(row, lane);
       choose(row, parameters_.degree, lane);
+      if (lane.chosen.size() < kFewChosen) look_further(row, lane);
       std::copy(lane.chosen.begin(), lane.chosen.end(), list(row));
       counts_[row] = static_cast<uint32_t>(lane.chosen.size());
     });
@@ -437,6 +440,16 @@ class GraphBuild::Builder {
     lane.rows.clear();
     for (const GraphCandidate& candidate : lane.scratch.found()) lane.rows.push_back(candidate.row);
     measure(row, lane);
+  }
+
+  /// Where rows have many copies, all candidates are copies, of which one is chosen: without edges
+  /// to other places no walk would leave this one.
+  void look_further(uint32_t row, Lane& lane) {
+    lane.rows.insert(lane.rows.end(), entries_.begin(), entries_.end());
+    std::sort(lane.rows.begin(), lane.rows.end());
+    lane.rows.erase(std::unique(lane.rows.begin(), lane.rows.end()), lane.rows.end());
+    measure(row, lane);
+    choose(row, parameters_.degree, lane);
   }
 
   struct Edge {
