@@ -8,4 +8,5 @@
 #include "aionbd/metrics.h"
 #include "aionbd/options.h"
 #include "aionbd/status.h"
+#include "aionbd/store.h"
 #include "aionbd/types.h"

@@ -122,17 +122,35 @@ struct IndexStats {
   std::string codec;  // what rows are coded as, and why
   uint64_t disk_bytes = 0;
   uint64_t hot_bytes = 0;  // read at random by searches: codes and edges
+  /// Rows without a place in it: zero under cosine (never hits), not finite, or extremely long.
+  uint64_t rows_outside = 0;
   std::vector<RecallCurvePoint> curve;
 };
 
 struct SegmentStats {
   uint64_t id = 0;
   bool sealed = false;
+  /// What is read in place within the memory budget, the rest being copied from the files when
+  /// needed: "all", "codes" (of the indexes) or "nothing".
+  std::string in_place = "all";
   uint64_t rows = 0;
   uint64_t rows_deleted = 0;
   uint64_t disk_bytes = 0;
   uint64_t memory_bytes = 0;
   std::vector<IndexStats> indexes;
+};
+
+/// Estimate against truth: recent real queries, asked again exactly in idle time and compared with
+/// what they are answered now. Queries that indexes answer only.
+struct RecallAudit {
+  uint64_t samples = 0;     // queries that the means are over; 0: nothing was audited yet
+  double promised = 0;      // mean recall_at_k of their answers
+  double measured = 0;      // mean share of the true hits in them
+  double measured_low = 0;  // its 95 % confidence interval
+  double measured_high = 0;
+  uint64_t drifts = 0;      // times the truth fell below the promise
+  uint64_t remeasured = 0;  // times a curve was measured again, for that or the opposite
+  double age_seconds = 0;   // since the last audit
 };
 
 struct CollectionStats {
@@ -141,6 +159,7 @@ struct CollectionStats {
   uint64_t disk_bytes = 0;
   uint64_t memory_bytes = 0;
   uint64_t index_bytes = 0;  // on disk, all indexes
+  RecallAudit audit;
 };
 
 /// Thread safety: safe. Readers see one consistent state for the whole call and never wait for a

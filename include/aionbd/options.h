@@ -39,8 +39,10 @@ struct DatabaseOptions {
   /// Largest dimension a collection may have; 1..kDimensionCeiling.
   uint32_t dimension_max = 4096;
   uint64_t points_per_collection_max = 1000000;
-  /// Bytes the engine may hold in memory for data not yet sealed and for work in progress.
-  /// 0 = unlimited. A write that would pass it is refused with resource_exhausted.
+  /// Bytes the engine may hold in memory: for data not yet sealed, for work in progress (index
+  /// builds, which are made small enough or wait) and for sealed data read in place; sealed data
+  /// beyond that is read from its files when needed. 0 = unlimited: all is read in place. A write
+  /// that would pass it is refused with resource_exhausted, and has room made for its repetition.
   uint64_t memory_budget_bytes = 0;
 
   // ---- Performance ----
@@ -61,6 +63,9 @@ struct DatabaseOptions {
   /// Open stored indexes and build missing ones from the start, not at the first search that wants
   /// them.
   bool index_warmup_on_boot = true;
+  /// Ask some real queries again exactly in idle time, at 1 % of a core, and correct the estimate
+  /// of recall where it proves wrong.
+  bool recall_audit = true;
   /// Threads one large search may use, the caller's included. 0 = one per core.
   uint32_t search_threads = 0;
 

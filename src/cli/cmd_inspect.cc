@@ -1,12 +1,17 @@
-// `aionbd inspect`: the program's own tables, for people, for docs/ and for other programs.
+// `aionbd inspect`: the program's own tables, for people, for docs/ and for other programs; and the
+// structure of a store's files.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <memory>
 #include <set>
 
 #include "aionbd/database.h"
+#include "aionbd/store.h"
 #include "cli/command.h"
 #include "cli/row_encoder.h"
+#include "cli/store_report.h"
 #include "server/exporter.h"
 #include "server/routes.h"
 #include "server/settings.h"
@@ -127,6 +132,109 @@ Table metrics_table() {
   return table;
 }
 
+// ---- Files --------------------------------------------------------------------------------------
+
+std::string plain(const Value& value) {
+  if (const auto* text = std::get_if<std::string>(&value.data())) return printable(*text);
+  if (std::holds_alternative<std::nullptr_t>(value.data())) return "-";
+  if (const auto* list = std::get_if<Value::Array>(&value.data())) {
+    std::string out;
+    for (const Value& item : *list) out += (out.empty() ? "" : ", ") + plain(item);
+    return out.empty() ? "-" : out;
+  }
+  std::string out;
+  append_json_value(value, &out);
+  return out;
+}
+
+/// Objects as "name  value" lines, list items as one line each.
+class TextPrinter final : public FileVisitor {
+ public:
+  void object(std::string_view part, std::span<const FileField> fields) override {
+    fmt::print("{}\n", part);
+    size_t width = 0;
+    for (const FileField& field : fields) width = std::max(width, field.name.size());
+    for (const FileField& field : fields) {
+      fmt::print("  {:<{}}  {}\n", field.name, width, plain(field.value));
+    }
+  }
+  void begin_list(std::string_view part) override { fmt::print("{}\n", part); }
+  void item(std::span<const FileField> fields) override {
+    std::string line = " ";
+    for (const FileField& field : fields) {
+      line += fmt::format(" {}={}", field.name, plain(field.value));
+    }
+    fmt::print("{}\n", line);
+  }
+  void end_list() override {}
+};
+
+/// One object whose members are the parts; a list is written item by item.
+class JsonPrinter final : public FileVisitor {
+ public:
+  void object(std::string_view part, std::span<const FileField> fields) override {
+    key(part);
+    fmt::print("{}", text_of(fields));
+  }
+  void begin_list(std::string_view part) override {
+    key(part);
+    fmt::print("[");
+    first_item_ = true;
+  }
+  void item(std::span<const FileField> fields) override {
+    fmt::print("{}\n  {}", first_item_ ? "" : ",", text_of(fields));
+    first_item_ = false;
+  }
+  void end_list() override { fmt::print("]"); }
+  void finish(const Status& status) {
+    key("error");
+    std::string text;
+    append_json_value(status.ok() ? Value() : Value(status.message()), &text);
+    fmt::print("{}\n}}\n", text);
+  }
+
+ private:
+  void key(std::string_view part) {
+    fmt::print("{}\"{}\":", first_part_ ? "{\n " : ",\n ", part);
+    first_part_ = false;
+  }
+  static std::string text_of(std::span<const FileField> fields) {
+    std::string out = "{";
+    for (const FileField& field : fields) {
+      if (out.size() > 1) out += ',';
+      append_json_string(field.name, &out);
+      out += ':';
+      append_json_value(field.value, &out);
+    }
+    return out + "}";
+  }
+  bool first_part_ = true;
+  bool first_item_ = true;
+};
+
+int inspect_file(const std::string& path, bool json) {
+  TextPrinter text;
+  JsonPrinter object;
+  const Status status = describe_file(
+      path, json ? static_cast<FileVisitor&>(object) : static_cast<FileVisitor&>(text));
+  if (json) object.finish(status);
+  std::fflush(stdout);
+  return status.ok() ? kExitOk : exit_with("inspect", status);
+}
+
+// ---- The command --------------------------------------------------------------------------------
+
+constexpr const char* kExamples =
+    R"(A name that is no table is a file: a manifest, a log, a segment or an index is shown
+with its header, its sections or frames, and where it is damaged (then the exit code
+is 65). A table's name as a file: ./settings.
+
+Examples:
+  aionbd inspect settings
+  aionbd inspect routes --markdown
+  aionbd inspect data/MANIFEST
+  aionbd inspect data/wal-0000000000000001.log --json | jq '.frames[-1]')";
+
 struct InspectFlags {
   std::string what;
   bool markdown = false;
@@ -134,6 +242,12 @@ struct InspectFlags {
 };
 
 int run(const InspectFlags& flags) {
+  const bool table_name =
+      flags.what == "settings" || flags.what == "routes" || flags.what == "metrics";
+  if (!table_name) {
+    if (!flags.markdown) return inspect_file(flags.what, flags.json);
+    return exit_with("inspect", invalid_argument("--markdown is for settings, routes and metrics"));
+  }
   const Form form = flags.json ? Form::kJson : flags.markdown ? Form::kMarkdown : Form::kText;
   if (flags.what == "settings" && form != Form::kJson) {
     fmt::print("{}", print_settings(form == Form::kMarkdown ? TableFormat::kMarkdown
@@ -151,12 +265,11 @@ int run(const InspectFlags& flags) {
 
 CommandRun declare_inspect(CLI::App& app) {
   auto flags = std::make_shared<InspectFlags>();
-  app.add_option("TABLE", flags->what, "settings, routes or metrics")
-      ->required()
-      ->check(CLI::IsMember({"settings", "routes", "metrics"}));
+  app.add_option("WHAT", flags->what, "settings, routes, metrics, or a file of a data directory")
+      ->required();
   CLI::Option* markdown = app.add_flag("--markdown", flags->markdown, "As a Markdown table");
   app.add_flag("--json", flags->json, "As JSON")->excludes(markdown);
-  app.footer("Examples:\n  aionbd inspect settings\n  aionbd inspect routes --markdown");
+  app.footer(kExamples);
   return [flags] { return run(*flags); };
 }
 

@@ -126,9 +126,23 @@ constexpr int kHeapKeptBytes = 64 << 20;
 /// accepts).
 constexpr int kHeapBlockBytesMax = 32 << 20;
 
-void prepare_process() {
-  mallopt(M_MMAP_THRESHOLD, kHeapBlockBytesMax);
-  mallopt(M_TRIM_THRESHOLD, kHeapKeptBytes);
+/// Under a memory budget, one in this many of its bytes is kept, and blocks of one in as many come
+/// from the system directly; threads share two heaps instead of having one each, which keep free
+/// memory, too.
+constexpr uint64_t kBudgetPartsKept = 64;
+constexpr int kHeapsWithinBudget = 2;
+
+void prepare_process(uint64_t memory_budget) {
+  int kept = kHeapKeptBytes;
+  int block = kHeapBlockBytesMax;
+  if (memory_budget != 0) {
+    const uint64_t part = memory_budget / kBudgetPartsKept;
+    kept = static_cast<int>(std::min<uint64_t>(part, kHeapKeptBytes));
+    block = static_cast<int>(std::min<uint64_t>(part, kHeapBlockBytesMax));
+    mallopt(M_ARENA_MAX, kHeapsWithinBudget);
+  }
+  mallopt(M_MMAP_THRESHOLD, block);
+  mallopt(M_TRIM_THRESHOLD, kept);
   // A peer that leaves and a full quota are errors of the call, not ends of the process.
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);
@@ -200,7 +214,7 @@ int run_server(const Settings& settings, const LogSink& sink) {
 int run(const ServeFlags& flags) {
   auto loaded = gather_settings(flags);
   if (!loaded.has_value()) return exit_with("serve", loaded.error());
-  prepare_process();
+  prepare_process(loaded->settings.memory_budget());
   stop_signal();  // from here on a signal is a request, whatever thread it meets
   const Settings& settings = loaded->settings;
   const LogSink sink = stderr_log_sink(settings.log_level, settings.log_format == "json");

@@ -39,6 +39,10 @@ CommandRun declare_import(CLI::App& app);
 CommandRun declare_export(CLI::App& app);
 CommandRun declare_bench(CLI::App& app);
 CommandRun declare_inspect(CLI::App& app);
+CommandRun declare_verify(CLI::App& app);
+CommandRun declare_repair(CLI::App& app);
+CommandRun declare_backup(CLI::App& app);
+CommandRun declare_restore(CLI::App& app);
 CommandRun declare_version(CLI::App& app);
 
 /// True once SIGTERM or SIGINT came. The first call installs the handlers; a second signal ends the

@@ -35,8 +35,10 @@ class OneFile : public FileSystem {
   Result<std::string> read(const std::string&, uint64_t) override { return unused(); }
   Result<std::unique_ptr<MappedFile>> map(const std::string&) override { return unused(); }
   Status rename(const std::string&, const std::string&) override { return unused(); }
+  Status exchange(const std::string&, const std::string&) override { return unused(); }
   Status remove(const std::string&) override { return unused(); }
   Result<std::unique_ptr<FileLock>> lock(const std::string&) override { return unused(); }
+  Result<bool> is_locked(const std::string&) override { return unused(); }
 
  private:
   static Status unused() { return internal_error("not part of this test"); }

@@ -26,7 +26,11 @@ constexpr Command kCommands[] = {
     {"import", "Fill a collection from a file", declare_import},
     {"export", "Write a collection to a file", declare_export},
     {"bench", "Measure recall and speed on a benchmark file", declare_bench},
-    {"inspect", "Print the tables of settings, routes and metrics", declare_inspect},
+    {"inspect", "Print settings, routes, metrics, or what a data file holds", declare_inspect},
+    {"backup", "Copy a data directory, storing only what is new", declare_backup},
+    {"restore", "Make a data directory of a backup", declare_restore},
+    {"verify", "Check every file of a data directory (exit 0 or 65)", declare_verify},
+    {"repair", "Save what a damaged data directory still holds", declare_repair},
     {"version", "Print the version", declare_version},
 };
 

@@ -53,12 +53,17 @@ std::string progress_line(const ProgressState& state, double seconds, size_t bar
     }
     line += fmt::format("{:3.0f} %  ", share * 100);
   }
-  line += with_thousands(state.rows) + " rows";
-  if (seconds > 0) {
-    const auto rate = static_cast<uint64_t>(static_cast<double>(state.rows) / seconds);
-    line += "  " + with_thousands(rate) + " rows/s";
+  const auto per_second = [seconds](uint64_t count) {
+    return static_cast<uint64_t>(static_cast<double>(count) / seconds);
+  };
+  if (state.counts_rows) {
+    line += with_thousands(state.rows) + " rows";
+    if (seconds > 0) line += "  " + with_thousands(per_second(state.rows)) + " rows/s";
+    line += "  " + human_bytes(state.bytes);
+  } else {
+    line += human_bytes(state.bytes);
+    if (seconds > 0) line += "  " + human_bytes(per_second(state.bytes)) + "/s";
   }
-  line += "  " + human_bytes(state.bytes);
   if (state.refused > 0) line += "  " + with_thousands(state.refused) + " refused";
   // The first moments of a run say nothing about its end.
   constexpr double kShareMin = 0.001;

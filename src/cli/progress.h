@@ -18,6 +18,7 @@ struct ProgressState {
   uint64_t refused = 0;
   uint64_t bytes = 0;           // sent or written
   std::optional<double> share;  // done of the whole, 0..1
+  bool counts_rows = true;      // false: bytes are all there is to count
 };
 
 /// "12,345", "1.5 GiB", "2 h 03 min": for people, never parsed.

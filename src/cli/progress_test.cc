@@ -27,6 +27,8 @@ TEST(ProgressTest, LineTellsShareRateAndWhatIsLeft) {
   state.refused = 2;
   state.share.reset();
   EXPECT_EQ(progress_line(state, 10, 8), "5,000 rows  500 rows/s  1.0 MiB  2 refused");
+  state.counts_rows = false;
+  EXPECT_EQ(progress_line(state, 2, 8), "1.0 MiB  512.0 KiB/s  2 refused");
   state.share = 7;  // a file that grew meanwhile
   EXPECT_TRUE(progress_line(state, 0, 4).starts_with("[####] 100 %"));
 }

@@ -35,13 +35,17 @@ struct EngineContext {
   std::unique_ptr<ThreadPool> pool;
   std::function<void()> after_write;  // runs or schedules the maintenance a write made due
   std::function<Status(StoredCollection&)> optimize;
-  std::function<void()> index_wanted = [] {};  // an index may be missing now
+  std::function<void()> index_wanted = [] {};      // an index may be missing now
+  std::function<void()> segments_changed = [] {};  // of any collection
+  std::function<void()> look_at_memory = [] {};    // bytes of files may have become resident
+  std::function<void()> audit_wanted = [] {};      // a query was kept that was not audited yet
 
   // Own synchronisation.
   MemoryBudget budget;
   EngineMetrics metrics;
   std::atomic<SegmentId> next_segment{1};
   std::atomic<uint64_t> writes_since_checkpoint{0};
+  std::atomic<bool> sealing_wanted{false};  // a write was refused for memory that open rows hold
 
   SegmentId new_segment_id() { return next_segment.fetch_add(1, std::memory_order_relaxed); }
 

@@ -6,10 +6,12 @@
 
 #include "aionbd/distance.h"
 #include "distance/metric.h"
+#include "engine/auditor.h"
 #include "engine/catalog.h"
 #include "engine/context.h"
 #include "engine/index_keeper.h"
 #include "engine/maintenance.h"
+#include "engine/pinning.h"
 #include "engine/stored_collection.h"
 
 namespace aionbd {
@@ -39,7 +41,10 @@ Status check_options(const DatabaseOptions& options) {
 /// Thread safety: safe.
 class Engine final : public Database {
  public:
-  explicit Engine(std::shared_ptr<EngineContext> context) : context_(std::move(context)) {}
+  Engine(std::shared_ptr<EngineContext> context, ProcessMemory& memory)
+      : context_(std::move(context)),
+        pinning_(std::make_unique<Pinning>(
+            *context_, [this] { return all(); }, memory)) {}
   ~Engine() override;
 
   /// Recovery: catalog, segments, log. Called once, before anything else.
@@ -58,6 +63,14 @@ class Engine final : public Database {
  private:
   using Collections = std::vector<std::shared_ptr<StoredCollection>>;
 
+  /// Sums over the collections.
+  struct Totals {
+    double collections = 0, points = 0, quarantined = 0;
+    double segments = 0, segment_bytes = 0, indexes = 0;
+    double audits = 0, promised = 0, measured = 0;  // recent audits, and their recalls
+  };
+
+  Totals totals() const;
   Status replay(Lsn lsn, Bytes record) REQUIRES(mutex_);
   /// All entries: visible, being created, being dropped.
   Collections all() const;
@@ -70,8 +83,10 @@ class Engine final : public Database {
   void count_write();
 
   const std::shared_ptr<EngineContext> context_;
+  const std::unique_ptr<Pinning> pinning_;
   std::unique_ptr<Maintenance> maintenance_;  // constant after recover
   std::unique_ptr<IndexKeeper> keeper_;       // constant after recover
+  std::unique_ptr<Auditor> auditor_;          // constant after recover
 
   /// The name map. Lock order: this, a collection's write lock, storage's log lock.
   mutable Mutex mutex_;
@@ -80,11 +95,13 @@ class Engine final : public Database {
 
 Engine::~Engine() {
   // First, so that a build in progress is given up and an optimize call can return.
+  if (auditor_ != nullptr) auditor_->stop();
   if (keeper_ != nullptr) keeper_->stop();
   context_->close();
   if (maintenance_ != nullptr) maintenance_->stop();
   maintenance_.reset();  // its last job may still wake the keeper
   keeper_.reset();
+  auditor_.reset();
   // Handles may outlive us; the storage, and with it the directory lock, does not.
   context_->pool.reset();
   context_->storage.reset();
@@ -156,8 +173,13 @@ Status Engine::recover() {
       context_, [this] { return all(); }, context_->storage->replay_after());
   context_->after_write = [this] { maintenance_->after_write(); };
   keeper_ = std::make_unique<IndexKeeper>(
-      context_, [this] { return all(); }, *maintenance_);
+      context_, [this] { return all(); }, *maintenance_, *pinning_);
   context_->index_wanted = [this] { keeper_->wake(); };
+  context_->segments_changed = [this] { pinning_->segments_changed(); };
+  context_->look_at_memory = [this] { pinning_->look(); };
+  auditor_ = std::make_unique<Auditor>(context_, [this] { return all(); });
+  context_->audit_wanted = [this] { auditor_->wake(); };
+  if (context_->options.recall_audit) auditor_->start();
   context_->optimize = [this](StoredCollection& collection) -> Status {
     RETURN_IF_ERROR(maintenance_->optimize(collection));
     return keeper_->build_all(collection);
@@ -256,6 +278,7 @@ Status Engine::drop_collection(std::string_view name, Deadline deadline) {
   }
   dropped->mark_dropped();
   forget(*dropped);
+  context_->segments_changed();
   count_write();
   return {};
 }
@@ -321,34 +344,44 @@ Health Engine::health() const {
   return out;
 }
 
+Engine::Totals Engine::totals() const {
+  Totals out;
+  for (const auto& collection : all()) {
+    if (!collection->visible) continue;
+    out.collections += 1;
+    const RecallAudit audit = collection->samples().summary(context_->clock->now());
+    out.audits += static_cast<double>(audit.samples);
+    out.promised += audit.promised * static_cast<double>(audit.samples);
+    out.measured += audit.measured * static_cast<double>(audit.samples);
+    out.points += static_cast<double>(collection->points_count());
+    if (!collection->quarantine_reason().empty()) out.quarantined += 1;
+    for (const SegmentView& view : collection->sealed_segments()) {
+      out.segments += 1;
+      out.segment_bytes += static_cast<double>(view.segment->disk_bytes());
+      for (const MetricInfo& metric : metric_table()) {
+        out.indexes += view.segment->vector_index(metric.metric) != nullptr ? 1 : 0;
+      }
+    }
+  }
+  return out;
+}
+
 std::vector<MetricSample> Engine::metrics() const {
   using Rows = EngineMetricRows;
   const EngineMetrics& engine = context_->metrics;
   const StorageMetrics& storage = context_->storage->metrics();
-  double collections = 0, points = 0, quarantined = 0, segments = 0, segment_bytes = 0;
-  double indexes = 0;
-  for (const auto& collection : all()) {
-    if (!collection->visible) continue;
-    collections += 1;
-    points += static_cast<double>(collection->points_count());
-    if (!collection->quarantine_reason().empty()) quarantined += 1;
-    for (const SegmentView& view : collection->sealed_segments()) {
-      segments += 1;
-      segment_bytes += static_cast<double>(view.segment->disk_bytes());
-      for (const MetricInfo& metric : metric_table()) {
-        indexes += view.segment->vector_index(metric.metric) != nullptr ? 1 : 0;
-      }
-    }
-  }
+  const Totals sums = totals();
   // Hits are read first: no more of them than lookups.
   const auto hits = static_cast<double>(engine.index_hits.value());
   const auto lookups = static_cast<double>(engine.index_lookups.value());
   return {
-      sample_of(Rows::kCollections, collections),
-      sample_of(Rows::kPoints, points),
-      sample_of(Rows::kQuarantined, quarantined),
-      sample_of(Rows::kWriteLockEntries, collections),
+      sample_of(Rows::kCollections, sums.collections),
+      sample_of(Rows::kPoints, sums.points),
+      sample_of(Rows::kQuarantined, sums.quarantined),
+      sample_of(Rows::kWriteLockEntries, sums.collections),
       sample_of(Rows::kMemoryUsed, static_cast<double>(context_->budget.used())),
+      sample_of(Rows::kMemoryPinned, static_cast<double>(pinning_->pinned_bytes())),
+      sample_of(Rows::kMemoryOnDemand, static_cast<double>(pinning_->on_demand_bytes())),
       sample_of(Rows::kWrites, engine.writes),
       sample_of(Rows::kCheckpointInFlight, engine.checkpoint_in_flight),
       sample_of(Rows::kCheckpointDegraded, engine.checkpoint_degraded),
@@ -361,8 +394,8 @@ std::vector<MetricSample> Engine::metrics() const {
       sample_of(Rows::kWalSize, storage.wal_size_bytes),
       sample_of(Rows::kWalTailOpen, storage.wal_tail_open),
       sample_of(Rows::kWalDiscarded, storage.wal_discarded_bytes),
-      sample_of(Rows::kSegments, segments),
-      sample_of(Rows::kSegmentBytes, segment_bytes),
+      sample_of(Rows::kSegments, sums.segments),
+      sample_of(Rows::kSegmentBytes, sums.segment_bytes),
       sample_of(Rows::kSearchQueries, engine.search_queries),
       sample_of(Rows::kSearchIvf, engine.search_ivf_queries),
       sample_of(Rows::kSearchIvfFallback, engine.search_ivf_fallback_exact),
@@ -375,7 +408,12 @@ std::vector<MetricSample> Engine::metrics() const {
       sample_of(Rows::kCompactionBytes, engine.compaction_bytes),
       sample_of(Rows::kSearchExactTime, engine.search_exact_time),
       sample_of(Rows::kSearchGraphTime, engine.search_graph_time),
-      sample_of(Rows::kIndexes, indexes),
+      sample_of(Rows::kAudits, engine.search_audits),
+      sample_of(Rows::kAuditSamples, sums.audits),
+      sample_of(Rows::kAuditRecall, sums.audits > 0 ? sums.measured / sums.audits : 1),
+      sample_of(Rows::kAuditPromised, sums.audits > 0 ? sums.promised / sums.audits : 1),
+      sample_of(Rows::kAuditDrifts, engine.search_audit_drifts),
+      sample_of(Rows::kIndexes, sums.indexes),
       sample_of(Rows::kIndexLookups, engine.index_lookups),
       sample_of(Rows::kIndexHits, engine.index_hits),
       sample_of(Rows::kIndexMisses, lookups - hits),
@@ -384,6 +422,7 @@ std::vector<MetricSample> Engine::metrics() const {
       sample_of(Rows::kIndexBuildSuccesses, engine.index_build_successes),
       sample_of(Rows::kIndexBuildFailures, engine.index_build_failures),
       sample_of(Rows::kIndexCooldownSkips, engine.index_build_cooldown_skips),
+      sample_of(Rows::kIndexMemoryWaits, engine.index_build_memory_waits),
       sample_of(Rows::kIndexInFlight, engine.index_build_in_flight),
       sample_of(Rows::kIndexBuildTime, engine.index_build_time),
   };
@@ -408,13 +447,15 @@ Result<std::unique_ptr<Database>> open_database(DatabaseOptions options,
   storage.logger = context->logger;
   ASSIGN_OR_RETURN(context->storage, Storage::open(std::move(storage)));
   context->pool = std::make_unique<ThreadPool>(threads - 1);
-  auto engine = std::make_unique<Engine>(context);
+  auto engine = std::make_unique<Engine>(context, *environment.memory);
   RETURN_IF_ERROR(engine->recover());
+  context->segments_changed();
   return std::unique_ptr<Database>(std::move(engine));
 }
 
 Result<std::unique_ptr<Database>> Database::open(DatabaseOptions options) {
-  return open_database(std::move(options), {&posix_file_system(), &system_clock_source()});
+  return open_database(std::move(options),
+                       {&posix_file_system(), &system_clock_source(), &process_memory()});
 }
 
 std::vector<const MetricRow*> Database::metric_rows() {

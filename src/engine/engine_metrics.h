@@ -22,6 +22,8 @@ struct EngineMetrics {
   Counter search_ivf_fallback_exact;
   Histogram search_exact_time;
   Histogram search_graph_time;
+  Counter search_audits;
+  Counter search_audit_drifts;
   Counter index_lookups;
   Counter index_hits;
   Counter index_build_requests;
@@ -29,6 +31,7 @@ struct EngineMetrics {
   Counter index_build_failures;
   Counter index_build_cooldown_skips;
   Gauge index_build_in_flight;
+  Counter index_build_memory_waits;
   Histogram index_build_time;
   Histogram write_apply_time;
 };
@@ -46,7 +49,13 @@ struct EngineMetricRows {
                                                "Write locks held in memory: one a collection."};
   static constexpr MetricRow kMemoryUsed{
       "memory_used_bytes", MetricKind::kGauge, "bytes",
-      "Memory reserved for rows, ids and payloads that are not sealed yet."};
+      "Memory reserved: rows not sealed yet, pinned bytes of sealed ones, builds."};
+  static constexpr MetricRow kMemoryPinned{
+      "memory_pinned_bytes", MetricKind::kGauge, "bytes",
+      "Of that: sealed data read in place within the budget; 0 without a limit."};
+  static constexpr MetricRow kMemoryOnDemand{
+      "memory_on_demand_bytes", MetricKind::kGauge, "bytes",
+      "Sealed data beyond the budget, copied from its files when a search needs it."};
   static constexpr MetricRow kWrites{"persistence_writes", MetricKind::kCounter, "1",
                                      "Log records acknowledged since start."};
   static constexpr MetricRow kCheckpointInFlight{"persistence_checkpoint_in_flight",
@@ -108,6 +117,20 @@ struct EngineMetricRows {
   static constexpr MetricRow kSearchGraphTime{
       "search_graph_duration_seconds", MetricKind::kHistogram, "seconds",
       "One search call answered by graphs, single or batch, inside the engine."};
+  static constexpr MetricRow kAudits{
+      "search_audits_total", MetricKind::kCounter, "1",
+      "Real queries asked again exactly in idle time, to check what was promised of them."};
+  static constexpr MetricRow kAuditSamples{"search_audit_samples", MetricKind::kGauge, "1",
+                                           "Recent ones that the next two rows are means over."};
+  static constexpr MetricRow kAuditRecall{
+      "search_audit_recall", MetricKind::kGauge, "ratio",
+      "Share of the true hits in their answers; 1 while there are none."};
+  static constexpr MetricRow kAuditPromised{
+      "search_audit_promised", MetricKind::kGauge, "ratio",
+      "The recall that these answers claimed; 1 while there are none."};
+  static constexpr MetricRow kAuditDrifts{
+      "search_audit_drifts_total", MetricKind::kCounter, "1",
+      "Times the truth fell below the promise and a curve was measured again."};
   // "l2_index" stands for vector index of any metric: the names are older than the others.
   static constexpr MetricRow kIndexes{"l2_indexes", MetricKind::kGauge, "1",
                                       "Vector indexes ready for use, one a segment and metric."};
@@ -128,6 +151,9 @@ struct EngineMetricRows {
   static constexpr MetricRow kIndexCooldownSkips{"l2_index_build_cooldown_skips",
                                                  MetricKind::kCounter, "1",
                                                  "Builds put off until the pause had passed."};
+  static constexpr MetricRow kIndexMemoryWaits{
+      "l2_index_build_memory_waits", MetricKind::kCounter, "1",
+      "Builds and merges put off because the memory budget had no room for them."};
   static constexpr MetricRow kIndexInFlight{"l2_index_build_in_flight", MetricKind::kGauge, "1",
                                             "Index builds running."};
   static constexpr MetricRow kIndexBuildTime{"index_build_duration_seconds", MetricKind::kHistogram,

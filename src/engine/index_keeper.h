@@ -9,6 +9,9 @@
 // share of the indexed rows), so that a collection that grows has few indexes, each row is merged
 // and indexed O(log n) times, and at most that share is ever read without one.
 //
+// With a memory budget, segments are merged only up to the rows whose index can be built within it,
+// a build holds its memory while it runs, and waits where open rows hold it (pinning.h).
+//
 // Large segments with payloads get a field index, too, once a filter was asked. It takes a
 // thousandth of the time, so it comes first and waits for no merge.
 //
@@ -25,18 +28,16 @@
 #include "base/mutex.h"
 #include "engine/context.h"
 #include "engine/maintenance.h"
+#include "engine/pinning.h"
 
 namespace aionbd {
-
-/// Rows below which a scan is quick anyway.
-inline constexpr uint64_t kIndexRowsMin = 4096;
 
 /// Thread safety: safe.
 class IndexKeeper {
  public:
   using Collections = std::vector<std::shared_ptr<StoredCollection>>;
   IndexKeeper(std::shared_ptr<EngineContext> context, std::function<Collections()> collections,
-              Maintenance& maintenance);
+              Maintenance& maintenance, Pinning& pinning);
   ~IndexKeeper();
 
   /// Something may be due.
@@ -62,6 +63,16 @@ class IndexKeeper {
                Metric metric) REQUIRES(work_mutex_);
   Status build_fields(StoredCollection& collection,
                       const std::shared_ptr<const SealedSegment>& segment) REQUIRES(work_mutex_);
+  /// Merges some of the segments without an index where that pays; true when it did.
+  Result<bool> merge_bare(StoredCollection& collection, const std::vector<SegmentView>& bare,
+                          uint64_t worth, uint64_t rows_max) REQUIRES(work_mutex_);
+  /// Makes room in the budget for a build; seals open rows if they hold it.
+  Result<Pinning::Build> room_for_build(const SealedSegment& segment) REQUIRES(work_mutex_);
+  /// Counts and tells, once, that something waits for memory.
+  void note_memory(const std::string& what) REQUIRES(work_mutex_);
+  Result<std::shared_ptr<SegmentFile>> write_index(
+      StoredCollection& collection, const std::shared_ptr<const SealedSegment>& segment,
+      Metric metric) REQUIRES(work_mutex_);
   /// Runs one build, counted.
   Status counted(const std::function<Status()>& build);
   /// Not now: a build failed a while ago, or the rows do not suit an index.
@@ -73,12 +84,14 @@ class IndexKeeper {
   const std::shared_ptr<EngineContext> context_;
   const std::function<Collections()> collections_;
   Maintenance& maintenance_;
+  Pinning& pinning_;
 
   std::atomic<bool> stopping_{false};
   /// Held for a whole step. Before maintenance's job lock in the lock order.
   Mutex work_mutex_;
   /// When a build that failed may be tried again.
   std::map<std::pair<SegmentId, Metric>, MonotonicTime> not_before_ GUARDED_BY(work_mutex_);
+  bool memory_told_ GUARDED_BY(work_mutex_) = false;
 
   Mutex wake_mutex_;
   CondVar wake_;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "engine/pinning.h"
 
 namespace aionbd {
 
@@ -21,7 +22,8 @@ bool mostly_dead(const SegmentView& view) {
 
 }  // namespace
 
-std::vector<SegmentView> choose_merge(std::vector<SegmentView> sealed, uint32_t compact_after) {
+std::vector<SegmentView> choose_merge(std::vector<SegmentView> sealed, uint32_t compact_after,
+                                      uint64_t rows_max) {
   std::vector<SegmentView> out;
   if (sealed.size() >= std::max<size_t>(compact_after, 2)) {
     std::sort(sealed.begin(), sealed.end(), [](const SegmentView& a, const SegmentView& b) {
@@ -29,7 +31,10 @@ std::vector<SegmentView> choose_merge(std::vector<SegmentView> sealed, uint32_t 
     });
     size_t count = 0;
     uint64_t smaller_bytes = 0;
+    uint64_t rows = 0;
     for (size_t i = 0; i < sealed.size(); ++i) {
+      rows += sealed[i].live();
+      if (rows > rows_max) break;
       if (i > 0 && sealed[i].segment->disk_bytes() <= smaller_bytes) count = i + 1;
       smaller_bytes += sealed[i].segment->disk_bytes();
     }
@@ -38,9 +43,32 @@ std::vector<SegmentView> choose_merge(std::vector<SegmentView> sealed, uint32_t 
       return sealed;
     }
   }
+  uint64_t rows = 0;
   for (const SegmentView& view : sealed) {
-    if (mostly_dead(view)) out.push_back(view);
+    if (!mostly_dead(view) || (!out.empty() && rows + view.live() > rows_max)) continue;
+    rows += view.live();
+    out.push_back(view);
   }
+  return out;
+}
+
+std::vector<std::vector<SegmentView>> groups_to_merge(std::vector<SegmentView> sealed,
+                                                      uint64_t rows_max) {
+  std::stable_sort(sealed.begin(), sealed.end(),
+                   [](const SegmentView& a, const SegmentView& b) { return a.live() < b.live(); });
+  std::vector<std::vector<SegmentView>> out;
+  uint64_t rows = 0;
+  for (SegmentView& view : sealed) {
+    if (out.empty() || rows + view.live() > rows_max) {
+      out.emplace_back();
+      rows = 0;
+    }
+    rows += view.live();
+    out.back().push_back(std::move(view));
+  }
+  std::erase_if(out, [](const std::vector<SegmentView>& group) {
+    return group.size() == 1 && group[0].dead->count() == 0;
+  });
   return out;
 }
 
@@ -134,6 +162,7 @@ Status Maintenance::checkpoint() {
   }
   metrics.checkpoint_in_flight.set(0);
   context_->index_wanted();
+  context_->look_at_memory();
   return done;
 }
 
@@ -178,6 +207,7 @@ Status Maintenance::checkpoint_locked() {
       if (!replaced.ok()) job.collection->quarantine(replaced.message());
     }
   }
+  context_->segments_changed();
   return {};
 }
 
@@ -240,9 +270,11 @@ Status Maintenance::compact_due() {
   for (const auto& collection : collections_()) {
     if (!collection->quarantine_reason().empty()) continue;
     const std::vector<SegmentView> inputs =
-        choose_merge(collection->sealed_segments(), context_->options.compact_after);
+        choose_merge(collection->sealed_segments(), context_->options.compact_after,
+                     mergeable_rows_max(context_->budget.limit(), collection->options().dimension));
     if (inputs.empty()) continue;
-    const Status merged = merge(*collection, inputs);
+    const Status merged = merge_within_budget(*collection, inputs);
+    if (merged.code() == Code::kResourceExhausted) continue;  // its turn comes again
     if (merged.code() == Code::kCorruption || merged.code() == Code::kInternal) {
       collection->quarantine(merged.message());  // the others still want their turn
     } else if (!merged.ok()) {
@@ -304,9 +336,30 @@ Status Maintenance::merge(StoredCollection& collection, const std::vector<Segmen
 Status Maintenance::optimize(StoredCollection& collection) {
   RETURN_IF_ERROR(checkpoint());
   MutexLock lock(job_mutex_);
-  const std::vector<SegmentView> inputs = collection.sealed_segments();
-  const bool tidy = inputs.empty() || (inputs.size() == 1 && inputs[0].dead->count() == 0);
-  return tidy ? Status() : merge(collection, inputs);
+  const uint64_t rows_max =
+      mergeable_rows_max(context_->budget.limit(), collection.options().dimension);
+  for (const auto& inputs : groups_to_merge(collection.sealed_segments(), rows_max)) {
+    RETURN_IF_ERROR(merge_within_budget(collection, inputs));
+  }
+  return {};
+}
+
+Status Maintenance::merge_within_budget(StoredCollection& collection,
+                                        const std::vector<SegmentView>& inputs) {
+  uint64_t rows = 0;
+  for (const SegmentView& view : inputs) rows += view.rows;
+  const uint64_t bytes = context_->budget.limit() == 0 ? 0 : merge_bytes(rows);
+  if (!context_->budget.try_reserve(bytes)) {
+    context_->metrics.index_build_memory_waits.add();
+    return resource_exhausted("merging segments of " + collection.name() +
+                              " waits for memory: needs " + std::to_string(bytes) + " bytes, " +
+                              std::to_string(context_->budget.used()) + " are held");
+  }
+  Reservation held(&context_->budget);
+  held.adopt(bytes);
+  const Status merged = merge(collection, inputs);
+  context_->segments_changed();
+  return merged;
 }
 
 Status Maintenance::merge_segments(StoredCollection& collection,
@@ -319,7 +372,7 @@ Status Maintenance::merge_segments(StoredCollection& collection,
     }
   }
   if (inputs.size() != segments.size()) return {};
-  const Status merged = merge(collection, inputs);
+  const Status merged = merge_within_budget(collection, inputs);
   if (merged.code() == Code::kCorruption || merged.code() == Code::kInternal) {
     collection.quarantine(merged.message());
   }

@@ -15,6 +15,8 @@
 // four times as long as the last one took (kRestMax at most), so checkpoints take at most a fifth
 // of the disk's time, and the log they leave to replay grows by milliseconds of writes only.
 //
+// With a memory budget, segments are merged only up to what can be indexed within it.
+//
 // One job at a time per database, under one lock: a checkpoint never runs beside a compaction, so
 // the rows being merged can die only in unsealed segments, whose records are still in the log.
 #pragma once
@@ -45,7 +47,8 @@ class Maintenance {
   void after_write();
   /// Seals all open rows and shortens the log; then compacts where due.
   Status checkpoint();
-  /// Merges all segments of one collection into one.
+  /// Merges all segments of one collection into one, or into as few as can be indexed within the
+  /// memory budget.
   Status optimize(StoredCollection& collection);
   /// Merges these sealed segments, if all of them are still there.
   Status merge_segments(StoredCollection& collection, const std::vector<SegmentId>& segments);
@@ -73,6 +76,8 @@ class Maintenance {
   Status compact_due() REQUIRES(job_mutex_);
   Status merge(StoredCollection& collection, const std::vector<SegmentView>& inputs)
       REQUIRES(job_mutex_);
+  Status merge_within_budget(StoredCollection& collection, const std::vector<SegmentView>& inputs)
+      REQUIRES(job_mutex_);
 
   // Constant after construction.
   const std::shared_ptr<EngineContext> context_;
@@ -91,7 +96,14 @@ class Maintenance {
   std::thread thread_;  // with async_checkpoints
 };
 
-/// Which of the sealed segments to merge now; empty: none. `inputs` may be in any order.
-std::vector<SegmentView> choose_merge(std::vector<SegmentView> sealed, uint32_t compact_after);
+/// Which of the sealed segments to merge now; empty: none. `inputs` may be in any order. What is
+/// merged has at most `rows_max` rows.
+std::vector<SegmentView> choose_merge(std::vector<SegmentView> sealed, uint32_t compact_after,
+                                      uint64_t rows_max = kSegmentRowsMax);
+
+/// The sealed segments in as few groups of at most `rows_max` live rows as a simple rule finds;
+/// groups that would stay as they are left out.
+std::vector<std::vector<SegmentView>> groups_to_merge(std::vector<SegmentView> sealed,
+                                                      uint64_t rows_max = kSegmentRowsMax);
 
 }  // namespace aionbd

@@ -40,6 +40,7 @@ class OpenSegment : public Segment {
   SegmentId id() const override { return id_; }
   bool sealed() const override { return false; }
   Result<RowBlock> rows(RowId first, size_t limit) const override;
+  Status copy_rows(RowId first, size_t n, float* values, float* norms) const override;
   Result<Bytes> id_bytes(RowId row) const override;
   Result<Bytes> payload(RowId row) const override;
   Result<std::optional<RowId>> find(const PointId& id, RowId visible) const override;

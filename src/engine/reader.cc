@@ -20,8 +20,13 @@ Result<Point> point_in_row(const Segment& segment, RowId row, const CollectionOp
     out.payload = decode_payload(payload);
   }
   if (options.include_values) {
+    out.values.resize(collection.dimension);
+    if (segment.residency() != Residency::kAll) {
+      RETURN_IF_ERROR(segment.copy_rows(row, 1, out.values.data(), nullptr));
+      return out;
+    }
     ASSIGN_OR_RETURN(const RowBlock block, segment.rows(row, 1));
-    out.values.assign(block.values, block.values + collection.dimension);
+    std::copy_n(block.values, collection.dimension, out.values.data());
   }
   return out;
 }

@@ -4,26 +4,12 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "engine/segment_sections.h"
 #include "payload/payload.h"
 
 namespace aionbd {
 
 namespace {
-
-// Persistent, never renumber.
-enum : SectionTag {
-  kTagMeta = 1,
-  kTagIds = 2,
-  kTagIdOffsets = 3,
-  kTagIdTexts = 4,
-  kTagValues = 5,
-  kTagNorms = 6,
-  kTagPayloadOffsets = 7,
-  kTagPayloads = 8,
-  kTagKills = 9,
-};
-
-constexpr uint64_t kKillBytes = 16;  // u64 segment, u32 row, u32 zero
 
 template <typename T>
 Result<T> load(const Section& section, uint64_t index) {
@@ -126,6 +112,55 @@ Result<RowBlock> SealedSegment::rows(RowId first, size_t limit) const {
   return out;
 }
 
+Status SealedSegment::copy_rows(RowId first, size_t n, float* values, float* norms) const {
+  const uint64_t row_bytes = uint64_t{dimension_} * sizeof(float);
+  RETURN_IF_ERROR(
+      values_.read(first * row_bytes, std::as_writable_bytes(std::span(values, n * dimension_))));
+  if (norms == nullptr) return {};
+  return norms_.read(uint64_t{first} * sizeof(float), std::as_writable_bytes(std::span(norms, n)));
+}
+
+void SealedSegment::set_residency(Residency residency) const {
+  const Residency before = residency_.exchange(residency, std::memory_order_relaxed);
+  if (residency > before) forget_pages(true);
+}
+
+void SealedSegment::forget_pages(bool indexes) const {
+  file_->forget_pages();
+  const std::shared_ptr<const SegmentIndexes> held = indexes_.get();
+  if (!indexes || held == nullptr) return;
+  for (const SegmentIndexes::Entry& entry : held->by_metric) {
+    if (entry.file != nullptr) entry.file->forget_pages();
+  }
+  if (held->fields.file != nullptr) held->fields.file->forget_pages();
+}
+
+uint64_t SealedSegment::files_bytes() const {
+  uint64_t bytes = file_->file_bytes();
+  const std::shared_ptr<const SegmentIndexes> held = indexes_.get();
+  if (held == nullptr) return bytes;
+  for (const SegmentIndexes::Entry& entry : held->by_metric) {
+    if (entry.file != nullptr) bytes += entry.file->file_bytes();
+  }
+  return bytes + (held->fields.file == nullptr ? 0 : held->fields.file->file_bytes());
+}
+
+uint64_t SealedSegment::codes_bytes() const {
+  uint64_t bytes = 0;
+  const std::shared_ptr<const SegmentIndexes> held = indexes_.get();
+  if (held == nullptr) return bytes;
+  for (const SegmentIndexes::Entry& entry : held->by_metric) {
+    if (entry.index != nullptr) bytes += entry.index->hot_bytes();
+  }
+  return bytes;
+}
+
+std::shared_ptr<const ListReader> SealedSegment::list_reader(Metric metric) const {
+  const std::shared_ptr<const SegmentIndexes> indexes = indexes_.get();
+  if (indexes == nullptr) return nullptr;
+  return indexes->by_metric[static_cast<size_t>(metric)].lists;
+}
+
 std::shared_ptr<const VectorIndex> SealedSegment::vector_index(Metric metric) const {
   const std::shared_ptr<const SegmentIndexes> indexes = indexes_.get();
   if (indexes == nullptr) return nullptr;
@@ -138,6 +173,23 @@ std::shared_ptr<const FieldIndex> SealedSegment::field_index() const {
   const std::shared_ptr<const SegmentIndexes> indexes = indexes_.get();
   if (indexes == nullptr || !indexes->fields.index) return nullptr;
   return {indexes, &*indexes->fields.index};
+}
+
+std::shared_ptr<const MeasuredRecall> SealedSegment::measured_recall(Metric metric,
+                                                                     bool filtered) const {
+  const Measured& measured = measured_[static_cast<size_t>(metric)][filtered ? 1 : 0];
+  if (measured.times.load(std::memory_order_acquire) == 0) return nullptr;
+  return measured.recall.get();
+}
+
+uint64_t SealedSegment::times_measured(Metric metric, bool filtered) const {
+  return measured_[static_cast<size_t>(metric)][filtered ? 1 : 0].times.load();
+}
+
+void SealedSegment::set_measured(Metric metric, bool filtered, MeasuredRecall recall) const {
+  Measured& measured = measured_[static_cast<size_t>(metric)][filtered ? 1 : 0];
+  measured.recall.set(std::make_shared<const MeasuredRecall>(std::move(recall)));
+  measured.times.fetch_add(1);
 }
 
 std::shared_ptr<SegmentIndexes> SealedSegment::copy_of_indexes() const {
@@ -305,29 +357,43 @@ Status write_ids(SegmentWriter& writer, std::span<const SealRow> rows, IdType id
 }
 
 /// Calls visit(block) for runs of rows that lie together: rows that came in id order are written
-/// from where they lie, without a copy.
+/// from where they lie, without a copy, where they may be resident.
 template <typename Visit>
-Status for_each_run(std::span<const SealRow> rows, Visit visit) {
+Status for_each_run(std::span<const SealRow> rows, uint32_t dimension, Visit visit) {
+  constexpr size_t kCopiedRows = 1024;
+  struct {
+    std::vector<float> values, norms;
+  } copy;
   for (size_t i = 0; i < rows.size();) {
     size_t run = 1;
     while (i + run < rows.size() && rows[i + run].segment == rows[i].segment &&
            rows[i + run].row == rows[i].row + run) {
       ++run;
     }
-    ASSIGN_OR_RETURN(const RowBlock block, rows[i].segment->rows(rows[i].row, run));
-    RETURN_IF_ERROR(visit(block));
-    i += block.count;
+    if (rows[i].segment->residency() == Residency::kAll) {
+      ASSIGN_OR_RETURN(const RowBlock block, rows[i].segment->rows(rows[i].row, run));
+      RETURN_IF_ERROR(visit(block));
+      i += block.count;
+      continue;
+    }
+    run = std::min(run, kCopiedRows);
+    copy.values.resize(run * dimension);
+    copy.norms.resize(run);
+    RETURN_IF_ERROR(
+        rows[i].segment->copy_rows(rows[i].row, run, copy.values.data(), copy.norms.data()));
+    RETURN_IF_ERROR(visit(RowBlock{copy.values.data(), copy.norms.data(), run}));
+    i += run;
   }
   return {};
 }
 
 Status write_values(SegmentWriter& writer, std::span<const SealRow> rows, uint32_t dimension) {
   RETURN_IF_ERROR(writer.begin_section(kTagValues));
-  RETURN_IF_ERROR(for_each_run(rows, [&](const RowBlock& block) {
+  RETURN_IF_ERROR(for_each_run(rows, dimension, [&](const RowBlock& block) {
     return writer.append(std::as_bytes(std::span(block.values, block.count * dimension)));
   }));
   RETURN_IF_ERROR(writer.begin_section(kTagNorms));
-  return for_each_run(rows, [&](const RowBlock& block) {
+  return for_each_run(rows, dimension, [&](const RowBlock& block) {
     return writer.append(std::as_bytes(std::span(block.norms_squared, block.count)));
   });
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <span>
@@ -22,6 +23,7 @@ struct SegmentIndexes {
   struct Entry {
     std::shared_ptr<SegmentFile> file;  // what the index reads in place
     std::shared_ptr<const VectorIndex> index;
+    std::shared_ptr<const ListReader> lists;
   };
   struct Fields {
     std::shared_ptr<SegmentFile> file;
@@ -42,6 +44,15 @@ class SealedSegment : public Segment {
   SegmentId id() const override { return file_->id(); }
   bool sealed() const override { return true; }
   Result<RowBlock> rows(RowId first, size_t limit) const override;
+  Status copy_rows(RowId first, size_t n, float* values, float* norms) const override;
+  Residency residency() const override { return residency_.load(std::memory_order_relaxed); }
+  /// What is no longer read in place leaves the resident memory. One caller at a time.
+  void set_residency(Residency residency) const;
+  /// Lets go of the pages of its own file; of those of the indexes, too, if asked.
+  void forget_pages(bool indexes) const;
+  /// Bytes of its files, and of those what kCodes reads in place.
+  uint64_t files_bytes() const;
+  uint64_t codes_bytes() const;
   Result<Bytes> id_bytes(RowId row) const override;
   void prefetch_id(RowId row) const override;
   Result<Bytes> payload(RowId row) const override;
@@ -50,7 +61,14 @@ class SealedSegment : public Segment {
   uint64_t memory_bytes() const override { return 0; }
 
   std::shared_ptr<const VectorIndex> vector_index(Metric metric) const override;
+  std::shared_ptr<const ListReader> list_reader(Metric metric) const override;
   std::shared_ptr<const FieldIndex> field_index() const override;
+  std::shared_ptr<const MeasuredRecall> measured_recall(Metric metric,
+                                                        bool filtered) const override;
+  /// How often it was measured; 0: never.
+  uint64_t times_measured(Metric metric, bool filtered) const;
+  /// One caller at a time.
+  void set_measured(Metric metric, bool filtered, MeasuredRecall recall) const;
   std::shared_ptr<const SegmentIndexes> indexes() const { return indexes_.get(); }
   /// Adds, or with an empty entry removes, the index for a metric. One caller at a time.
   void attach(Metric metric, SegmentIndexes::Entry entry) const;
@@ -88,6 +106,13 @@ class SealedSegment : public Segment {
   const std::byte* ids_start_ = nullptr;  // of ids_ or id_offsets_, to prefetch only
   PointId id_min_, id_max_;               // of rows_count_ > 0
   mutable Published<SegmentIndexes> indexes_;
+  mutable std::atomic<Residency> residency_{Residency::kAll};
+  /// By metric, without and with a filter. The count is looked at first: as a rule there is none.
+  struct Measured {
+    std::atomic<uint64_t> times{0};
+    Published<MeasuredRecall> recall;
+  };
+  mutable std::array<std::array<Measured, 2>, kMetricsCount> measured_;
 };
 
 /// A row to be sealed.

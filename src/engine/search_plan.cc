@@ -21,6 +21,9 @@ constexpr double kSiftShare = 0.3;
 /// Times the plan's width for a walk over wanted rows only: the graph was not built for them, and
 /// what they have in common may be that they are far from the query.
 constexpr double kInsideReserve = 3;
+/// Up to this promise a visit of all lists is as good as reading all rows: what limits it is that
+/// calibration lets 2 in 1,000 true neighbours lie too deep to be verified.
+constexpr double kAllListsRecall = 0.995;
 /// Over the width at which a walk finds enough wanted rows on average.
 constexpr double kWidthReserve = 1.1;
 
@@ -56,26 +59,48 @@ Status check_query(const SearchRequest& request, std::span<const float> query,
   return {};
 }
 
-/// The walk for one part, if one keeps the promise.
+/// As plan_walk for a part of which nothing is read in place: a visit of lists is what costs few
+/// reads.
+std::optional<GraphPlan> plan_visit(const Plan& plan, const VectorIndex& index,
+                                    const MeasuredRecall* measured, uint32_t nprobe_default) {
+  const SearchRequest& request = plan.request;
+  const auto k = static_cast<uint32_t>(plan.depth);
+  if (request.mode == SearchMode::kIvf && !request.target_recall) {
+    return index.plan_with_nprobe(k, request.param.value_or(nprobe_default), measured);
+  }
+  const double target = request.target_recall.value_or(kAutoTargetRecall);
+  const std::optional<GraphPlan> visit = index.plan_lists(k, target, measured);
+  if (visit || (target > kAllListsRecall && request.mode == SearchMode::kAuto)) return visit;
+  return index.plan_with_nprobe(k, index.lists(), measured);
+}
+
+/// The walk for one part, if one keeps the promise. `measured`: instead of calibration, if any.
 std::optional<GraphPlan> plan_walk(const Plan& plan, const VectorIndex& index,
-                                   uint32_t nprobe_default) {
+                                   const MeasuredRecall* measured, uint32_t nprobe_default,
+                                   Residency residency) {
   const SearchRequest& request = plan.request;
   const bool possible = plan.depth > 0 && plan.depth <= kWalkDepthMax && index.covers_all();
   if (request.mode == SearchMode::kExact || !possible) return std::nullopt;
+  if (residency == Residency::kNothing) return plan_visit(plan, index, measured, nprobe_default);
   const auto k = static_cast<uint32_t>(plan.depth);
   if (request.mode == SearchMode::kIvf) {
-    if (request.param) return index.plan_with_nprobe(k, *request.param);
-    if (!request.target_recall) return index.plan_with_nprobe(k, nprobe_default);
-    const std::optional<GraphPlan> visit = index.plan_lists(k, *request.target_recall);
-    return visit ? visit : index.plan_with_nprobe(k, index.lists());
+    if (request.param) return index.plan_with_nprobe(k, *request.param, measured);
+    if (!request.target_recall) return index.plan_with_nprobe(k, nprobe_default, measured);
+    const std::optional<GraphPlan> visit = index.plan_lists(k, *request.target_recall, measured);
+    return visit ? visit : index.plan_with_nprobe(k, index.lists(), measured);
   }
   if (request.mode == SearchMode::kGraph && request.param) {
-    return index.plan_with_ef(k, *request.param);
+    return index.plan_with_ef(k, *request.param, measured);
   }
-  std::optional<GraphPlan> walk = index.plan(k, request.target_recall.value_or(kAutoTargetRecall));
+  const double target = request.target_recall.value_or(kAutoTargetRecall);
+  // With a filter, a walk can keep to the rows that match; visits cannot.
+  if (request.mode != SearchMode::kGraph && plan.filter == nullptr) {
+    return index.plan_cheapest(k, target, measured);
+  }
+  const std::optional<GraphPlan> walk = index.plan(k, target, measured);
   // Asked for by name, the graph answers as well as it can.
-  if (!walk && request.mode == SearchMode::kGraph) walk = index.plan_with_ef(k, kSearchParamMax);
-  return walk;
+  if (walk || request.mode != SearchMode::kGraph) return walk;
+  return index.plan_with_ef(k, kSearchParamMax, measured);
 }
 
 /// Fits the walk of one part to the rows that its field index says are wanted.
@@ -84,6 +109,8 @@ void restrict_walk(const SegmentView& part, PartPlan& plan) {
   const uint64_t most = plan.wanted.most();
   if (most <= uint64_t{kReadBeforeVerify} * plan.walk->verify) {
     plan.walk.reset();
+  } else if (plan.residency == Residency::kNothing) {
+    // What follows would read codes here and there.
   } else if (most <= uint64_t{kLooksPerWidth} * plan.walk->ef) {
     plan.restriction = Restriction::kLookAtAll;
   } else if (static_cast<double>(most) < kSiftShare * static_cast<double>(part.rows) &&
@@ -97,7 +124,14 @@ void plan_parts(Plan& plan, uint32_t nprobe_default) {
   for (const SegmentView& part : plan.view.segments) {
     PartPlan& to = plan.parts.emplace_back(part, plan.filter.get());
     to.index = part.segment->vector_index(plan.metric);
-    if (to.index != nullptr) to.walk = plan_walk(plan, *to.index, nprobe_default);
+    if (to.index != nullptr) {
+      const std::shared_ptr<const MeasuredRecall> measured =
+          part.segment->measured_recall(plan.metric, plan.filter != nullptr);
+      to.walk = plan_walk(plan, *to.index, measured.get(), nprobe_default, to.residency);
+      if (!to.rows_in_place() && to.walk && to.walk->nprobe > 0) {
+        to.lists = part.segment->list_reader(plan.metric);
+      }
+    }
     restrict_walk(part, to);
   }
 }
@@ -163,7 +197,8 @@ std::string describe_walk(const Plan& plan, size_t p) {
   const std::string ef = std::to_string(plan.parts[p].walk->ef);
   if (plan.parts[p].walk->nprobe > 0 && plan.parts[p].restriction == Restriction::kAfterwards) {
     return "visit of " + std::to_string(plan.parts[p].walk->nprobe) + " lists" +
-           (wanted.filtered() ? " or more for matching rows" : "");
+           (wanted.filtered() ? " or more for matching rows" : "") +
+           (plan.parts[p].lists != nullptr ? ", read from disk" : "");
   }
   switch (plan.parts[p].restriction) {
     case Restriction::kLookAtAll: return "estimates from codes" + of_wanted(wanted);

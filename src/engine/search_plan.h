@@ -2,6 +2,7 @@
 // of lists or a scan answers it, and which rows a filter leaves.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -62,12 +63,17 @@ enum class Restriction {
 
 /// How one segment is searched.
 struct PartPlan {
-  PartPlan(const SegmentView& part, const CompiledFilter* filter) : wanted(part, filter) {}
+  PartPlan(const SegmentView& part, const CompiledFilter* filter)
+      : wanted(part, filter), residency(part.segment->residency()) {}
 
   std::shared_ptr<const VectorIndex> index;            // none: every row is read
   std::optional<GraphPlan> walk;                       // none: the index only bounds
   WantedRows wanted;                                   // the rows that may be hits
   Restriction restriction = Restriction::kAfterwards;  // how the walk is kept to them
+  Residency residency;                                 // what is read in place
+  std::shared_ptr<const ListReader> lists;             // with Residency::kNothing: for the walk
+
+  bool rows_in_place() const { return residency == Residency::kAll; }
 };
 
 /// What one search call has decided before it looks at rows. Thread safety: immutable.
@@ -84,6 +90,30 @@ struct Plan {
 
   size_t dim() const { return collection.dimension; }
 };
+
+/// Rows that are not read in place. Reused from read to read. Thread safety: single owner.
+class RowCopy {
+ public:
+  /// Valid until the next call. REQUIRES: n >= 1 rows below the visible count.
+  Result<RowBlock> read(const Segment& segment, size_t dim, RowId first, size_t n) {
+    values_.resize(std::max(values_.size(), n * dim));
+    norms_.resize(std::max(norms_.size(), n));
+    RETURN_IF_ERROR(segment.copy_rows(first, n, values_.data(), norms_.data()));
+    return RowBlock{values_.data(), norms_.data(), n};
+  }
+
+ private:
+  std::vector<float> values_, norms_;
+};
+
+/// Rows of a part from `first` on, at most `limit`, in place or through `copy`.
+inline Result<RowBlock> rows_of(const Plan& plan, uint32_t p, RowId first, size_t limit,
+                                RowCopy* copy) {
+  const Segment& segment = *plan.view.segments[p].segment;
+  if (plan.parts[p].rows_in_place()) [[likely]]
+    return segment.rows(first, limit);
+  return copy->read(segment, plan.dim(), first, limit);
+}
 
 /// What was done in each part, for `explain`. Thread safety: safe.
 struct Effort {

@@ -134,6 +134,7 @@ Result<bool> collect(const SearchEnvironment& environment, const Plan& plan,
   std::vector<float> distances(kBlock * stride);
   std::vector<uint32_t> near(stride);
   RowId allowed[kBlock];
+  RowCopy copy;
   for (uint32_t p = 0; p < plan.view.segments.size(); ++p) {
     const SegmentView& part = plan.view.segments[p];
     if (plan.parts[p].wanted.most() == 0) continue;
@@ -146,7 +147,7 @@ Result<bool> collect(const SearchEnvironment& environment, const Plan& plan,
         }
       }
       const size_t want = std::min<size_t>(kBlock, part.rows - row);
-      ASSIGN_OR_RETURN(const RowBlock block, part.segment->rows(row, want));
+      ASSIGN_OR_RETURN(const RowBlock block, rows_of(plan, p, row, want, &copy));
       ASSIGN_OR_RETURN(const size_t matches,
                        plan.parts[p].wanted.select(row, block.count, allowed));
       if (matches > 0) {
@@ -175,9 +176,9 @@ Result<std::vector<Candidate>> rank(const Plan& plan, std::span<const float> val
                                     const CandidatePool& pool, size_t q) {
   ASSIGN_OR_RETURN(const PreparedQuery query, PreparedQuery::make(plan.metric, values));
   Best best(plan.depth, plan.less);
+  RowCopy copy;
   RETURN_IF_ERROR(pool.for_each(q, [&](Candidate candidate) -> Status {
-    const Segment& segment = *plan.view.segments[candidate.part].segment;
-    ASSIGN_OR_RETURN(const RowBlock block, segment.rows(candidate.row, 1));
+    ASSIGN_OR_RETURN(const RowBlock block, rows_of(plan, candidate.part, candidate.row, 1, &copy));
     query.distances(block.values, block.norms_squared, 1, &candidate.distance);
     if (candidate.distance <= plan.cutoff) best.push(candidate);
     return {};

@@ -38,7 +38,8 @@ Status offer(const Plan& plan, const PreparedQuery& query, uint32_t p, RowId row
              size_t* computed) {
   ASSIGN_OR_RETURN(const bool wanted, plan.parts[p].wanted.contains(row));
   if (!wanted) return {};
-  ASSIGN_OR_RETURN(const RowBlock block, plan.view.segments[p].segment->rows(row, 1));
+  thread_local RowCopy copy;
+  ASSIGN_OR_RETURN(const RowBlock block, rows_of(plan, p, row, 1, &copy));
   float distance = 0;
   query.distances(block.values, block.norms_squared, 1, &distance);
   ++*computed;
@@ -101,6 +102,36 @@ Result<size_t> scan_bounded(const Plan& plan, const QueryForms& query, const Tas
       }
     }
     row += static_cast<RowId>(n);
+  }
+  return computed;
+}
+
+/// As scan_task, for rows that are copied: only those wanted are.
+Result<size_t> scan_copied(const Plan& plan, const PreparedQuery& query, const Task& task,
+                           Best& best) {
+  thread_local RowCopy copy;
+  const Segment& segment = *plan.view.segments[task.part].segment;
+  float distances[kScanRows];
+  RowId wanted[kScanRows];
+  size_t computed = 0;
+  for (size_t done = 0; done < task.count; done += kScanRows) {
+    const size_t count = std::min(kScanRows, task.count - done);
+    const RowId first = task.first + static_cast<RowId>(done);
+    ASSIGN_OR_RETURN(const size_t n, plan.parts[task.part].wanted.select(first, count, wanted));
+    for (size_t i = 0; i < n;) {
+      size_t j = i + 1;
+      while (j < n && wanted[j] == wanted[i] + (j - i)) ++j;
+      ASSIGN_OR_RETURN(const RowBlock block, copy.read(segment, plan.dim(), wanted[i], j - i));
+      query.distances(block.values, block.norms_squared, j - i, distances);
+      for (size_t at = 0; at < j - i; ++at) {
+        if (distances[at] > best.threshold() || distances[at] > plan.cutoff) continue;
+        if (!has_no_direction(plan, block, at)) {
+          best.push({distances[at], task.part, wanted[i + at]});
+        }
+      }
+      i = j;
+    }
+    computed += n;
   }
   return computed;
 }
@@ -192,7 +223,7 @@ Result<QueryForms> make_forms(const Plan& plan, std::span<const float> values,
   QueryForms forms{std::move(exact), {}, kFarthest};
   forms.bounds.resize(plan.parts.size());
   for (uint32_t p = 0; p < plan.parts.size(); ++p) {
-    if (!scanned[p] || plan.parts[p].index == nullptr) continue;
+    if (!scanned[p] || plan.parts[p].index == nullptr || !plan.parts[p].rows_in_place()) continue;
     // Blocks of rows are bounded together: where few of them are wanted, reading these is less.
     if (plan.parts[p].wanted.most() * kBoundsPerRead < plan.view.segments[p].rows / 2) continue;
     forms.bounds[p].emplace(*plan.parts[p].index, values, VectorIndex::Query::Use::kBounds);
@@ -231,8 +262,9 @@ Result<std::vector<Candidate>> scan_parts(const SearchEnvironment& environment, 
       }
       const uint32_t part = tasks[i].part;
       const bool bounded = query.bounds[part].has_value();
+      const auto scan = plan.parts[part].rows_in_place() ? scan_task : scan_copied;
       const Result<size_t> done = bounded ? scan_bounded(plan, query, tasks[i], best[lane])
-                                          : scan_task(plan, query.exact, tasks[i], best[lane]);
+                                          : scan(plan, query.exact, tasks[i], best[lane]);
       if (!done) return error.note(done.error());
       effort.parts[part].computed.fetch_add(*done, std::memory_order_relaxed);
       if (bounded)

@@ -67,6 +67,31 @@ Result<bool> verify_rows(const Plan& plan, const QueryOnPart& query, uint32_t p,
   return true;
 }
 
+/// The same where rows are not read in place.
+Result<bool> verify_copied(const Plan& plan, const QueryOnPart& query, uint32_t p,
+                           std::span<const GraphCandidate> rows, Best& best, size_t* computed) {
+  thread_local RowCopy copy;
+  const Segment& segment = *plan.view.segments[p].segment;
+  Best near(plan.depth, plan.less);
+  // Each row costs a call of the system, so what other parts found counts from the start.
+  float threshold = best.threshold();
+  float reach = query.codes.likely_reach(threshold);
+  for (size_t i = 0; i < rows.size() && rows[i].distance <= reach; ++i) {
+    ASSIGN_OR_RETURN(const RowBlock block, copy.read(segment, plan.dim(), rows[i].row, 1));
+    float distance = 0;
+    query.exact.distances(block.values, block.norms_squared, 1, &distance);
+    ++*computed;
+    if (has_no_direction(plan, block, 0)) return false;
+    if (distance <= plan.cutoff) near.push({distance, p, rows[i].row});
+    if (near.threshold() < threshold) {
+      threshold = near.threshold();
+      reach = query.codes.likely_reach(threshold);
+    }
+  }
+  for (const Candidate& candidate : near.items()) best.push(candidate);
+  return true;
+}
+
 /// Walks one part. An unrestricted walk finds rows in order of distance, dead and unwanted ones
 /// among them, so it is widened until it holds as many wanted ones as an unfiltered walk would
 /// keep; then they are the nearest wanted ones, with the recall of the plan. False when that would
@@ -85,7 +110,7 @@ Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
   const uint64_t most = std::max<uint64_t>(walk.ef, part.rows / kWalkShareMax);
   double width = std::ceil(first_width(plan, p));
   RowsAhead ahead;
-  if (!wanted.filtered()) {
+  if (!wanted.filtered() && plan.parts[p].rows_in_place()) {
     ASSIGN_OR_RETURN(const RowBlock block, part.segment->rows(0, 1));
     ahead = {reinterpret_cast<const std::byte*>(block.values), plan.dim() * sizeof(float)};
   }
@@ -98,8 +123,13 @@ Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
                    restriction == Restriction::kLookAtAll});
     // Wider means more lists, too.
     const double lists = by_lists ? walk.nprobe * std::max(1.0, width / walk.ef) : 0;
-    codes.walk({static_cast<uint32_t>(width), walk.verify, 0, static_cast<uint32_t>(lists)},
-               &scratch, ahead);
+    const GraphPlan step{static_cast<uint32_t>(width), walk.verify, 0,
+                         static_cast<uint32_t>(lists)};
+    if (by_lists && plan.parts[p].lists != nullptr) {
+      RETURN_IF_ERROR(codes.visit(step, *plan.parts[p].lists, &scratch));
+    } else {
+      codes.walk(step, &scratch, ahead);
+    }
     effort.parts[p].estimated.fetch_add(scratch.looks(), std::memory_order_relaxed);
     const std::span<const GraphCandidate> found = scratch.found();
     ASSIGN_OR_RETURN(std::vector<GraphCandidate> rows, wanted_candidates(wanted, found, walk.ef));
@@ -122,8 +152,8 @@ Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
     if (rows.size() < std::min<uint64_t>(plan.depth, wanted.most())) return false;
     rows.resize(std::min<size_t>(rows.size(), walk.verify));
     size_t computed = 0;
-    ASSIGN_OR_RETURN(const bool verified,
-                     verify_rows(plan, {exact, codes}, p, rows, best, &computed));
+    const auto verify = plan.parts[p].rows_in_place() ? verify_rows : verify_copied;
+    ASSIGN_OR_RETURN(const bool verified, verify(plan, {exact, codes}, p, rows, best, &computed));
     effort.parts[p].computed.fetch_add(computed, std::memory_order_relaxed);
     if (!verified) return false;
     effort.parts[p].walked.fetch_add(1, std::memory_order_relaxed);

@@ -24,6 +24,14 @@ struct RowBlock {
   size_t count = 0;
 };
 
+/// What of a segment is read in place; the rest is copied from its files, because it would not fit
+/// in memory (pinning.h).
+enum class Residency : uint8_t {
+  kAll,
+  kCodes,    // what walks over its indexes need
+  kNothing,  // but small things, and ids and payloads
+};
+
 /// Thread safety: safe for rows below the visible count of the reader's view.
 /// Every read may fail with corruption: sealed bytes are verified at first touch.
 class Segment {
@@ -35,6 +43,10 @@ class Segment {
 
   /// Rows from `first` on, as many as lie together, at most `limit` (>= 1).
   virtual Result<RowBlock> rows(RowId first, size_t limit) const = 0;
+  /// Copies the values of rows [first, first + n), and their norms unless null, without making them
+  /// resident. Errors: also io_error.
+  virtual Status copy_rows(RowId first, size_t n, float* values, float* norms) const = 0;
+  virtual Residency residency() const { return Residency::kAll; }
   /// The id in place: the 8 bytes of the number, or the text.
   virtual Result<Bytes> id_bytes(RowId row) const = 0;
   /// Asks for the id's bytes ahead of their use.
@@ -46,6 +58,13 @@ class Segment {
 
   /// The index for a metric, if there is one ready.
   virtual std::shared_ptr<const VectorIndex> vector_index(Metric) const { return nullptr; }
+  /// What audits measured of that index on real queries, filtered ones or others, if they found
+  /// its own curve wrong.
+  virtual std::shared_ptr<const MeasuredRecall> measured_recall(Metric, bool /*filtered*/) const {
+    return nullptr;
+  }
+  /// For that index: its lists, copied from where they are.
+  virtual std::shared_ptr<const ListReader> list_reader(Metric) const { return nullptr; }
   /// The index of the payloads, if there is one ready.
   virtual std::shared_ptr<const FieldIndex> field_index() const { return nullptr; }
 

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "engine/pinning.h"
 #include "engine/reader.h"
 #include "engine/search.h"
 #include "payload/payload.h"
@@ -21,7 +22,12 @@ const std::shared_ptr<const DeadRows>& no_dead_rows() {
 
 StoredCollection::StoredCollection(std::shared_ptr<EngineContext> context, CollectionUid uid,
                                    std::string name, CollectionOptions options)
-    : context_(std::move(context)), uid_(uid), name_(std::move(name)), options_(options) {
+    : context_(std::move(context)),
+      uid_(uid),
+      name_(std::move(name)),
+      options_(options),
+      seal_rows_(mergeable_rows_max(context_->budget.limit(), options_.dimension) / 2),
+      samples_(&context_->budget) {
   MutexLock lock(mutex_);
   generation_ = context_->storage->generation();
   retire_open();
@@ -165,12 +171,32 @@ Status StoredCollection::reserve(const UpsertOp& op, std::span<const Use> uses,
   }
   const uint64_t bytes = bytes_of(op, uses);
   if (!context_->budget.try_reserve(bytes)) {
+    context_->sealing_wanted.store(true, std::memory_order_relaxed);
     return resource_exhausted("memory budget of " + std::to_string(context_->budget.limit()) +
                               " bytes is used up: " + std::to_string(context_->budget.used()) +
                               " held, " + std::to_string(bytes) + " more needed");
   }
   open_->adopt_reservation(bytes);
   return {};
+}
+
+namespace {
+
+/// However few writes there were since the last one.
+void make_checkpoint_due(EngineContext& context) {
+  uint64_t writes = context.writes_since_checkpoint.load(std::memory_order_relaxed);
+  const uint64_t due = context.options.checkpoint_interval;
+  while (writes < due && !context.writes_since_checkpoint.compare_exchange_weak(writes, due)) {
+  }
+}
+
+}  // namespace
+
+StoredCollection::SealAfterRefusal::~SealAfterRefusal() {
+  if (!context.sealing_wanted.load(std::memory_order_relaxed)) return;
+  context.sealing_wanted.store(false, std::memory_order_relaxed);
+  make_checkpoint_due(context);
+  context.after_write();
 }
 
 void StoredCollection::kill_rows(const std::vector<Kill>& kills) {
@@ -231,6 +257,8 @@ Status StoredCollection::finish_write(const Ticket& ticket) {
   if (!committed.ok()) return committed;
   context_->metrics.writes.add();
   context_->writes_since_checkpoint.fetch_add(1, std::memory_order_relaxed);
+  // What is open counts in full, what is sealed hardly.
+  if (context_->budget.limit() != 0 && unsealed_rows() > seal_rows_) make_checkpoint_due(*context_);
   context_->after_write();
   return {};
 }
@@ -289,6 +317,11 @@ void StoredCollection::retire_open() {
   working_.segments.push_back({open_, 0, no_dead_rows(), 0});
 }
 
+void StoredCollection::keep_open_small(size_t more_rows) {
+  const uint64_t rows = open_->rows_appended();
+  if (rows > 0 && rows + more_rows > seal_rows_) retire_open();
+}
+
 std::shared_ptr<const View> StoredCollection::snapshot() {
   return std::make_shared<const View>(working_);
 }
@@ -296,6 +329,7 @@ std::shared_ptr<const View> StoredCollection::snapshot() {
 Result<UpsertResult> StoredCollection::upsert_locked(std::string& record, const UpsertOp& op,
                                                      std::span<const Use> uses, Ticket* ticket) {
   const MonotonicTime start = context_->clock->now();
+  keep_open_small(uses.size());
   ASSIGN_OR_RETURN(const Resolved resolved, noted(resolve(op.ids, uses)));
   RETURN_IF_ERROR(reserve(op, uses, resolved));
   apply_upsert(op, uses, resolved);
@@ -319,6 +353,7 @@ Result<UpsertResult> StoredCollection::upsert(std::span<const Point> points, Dea
   const std::vector<Use> uses = uses_of(op.ids);
   Ticket ticket;
   UpsertResult out;
+  const SealAfterRefusal sealing{*context_};
   {
     MutexLock lock(mutex_);
     RETURN_IF_ERROR(ready_to_write(deadline));
@@ -415,6 +450,7 @@ Result<uint64_t> StoredCollection::change_payloads(std::span<const PointId> ids,
   std::optional<Ticket> rests_on;
   std::optional<PointId> unknown;
   std::vector<Point> changed;
+  const SealAfterRefusal sealing{*context_};
   {
     MutexLock lock(mutex_);
     RETURN_IF_ERROR(ready_to_write(deadline));
@@ -531,9 +567,13 @@ Result<std::vector<SearchResult>> StoredCollection::run_search(
   Histogram& time = out.front().mode == SearchMode::kExact ? metrics.search_exact_time
                                                            : metrics.search_graph_time;
   time.observe_us(elapsed_us(start, context_->clock->now()));
+  if (context_->budget.limit() != 0) context_->look_at_memory();
   if (common.mode != SearchMode::kExact) {
     metrics.index_lookups.add(queries.size());
     if (out.front().mode != SearchMode::kExact) metrics.index_hits.add(queries.size());
+    if (context_->options.recall_audit && samples_.note(common, queries, out)) {
+      context_->audit_wanted();
+    }
   }
   return out;
 }
@@ -580,11 +620,21 @@ void add_index_stats(const SegmentView& part, SegmentStats* stats) {
     index.codec = entry.index->codec_reason();
     index.disk_bytes = entry.file->file_bytes();
     index.hot_bytes = entry.index->hot_bytes();
+    index.rows_outside = entry.index->outside_count();
     for (const RecallPoint& point : entry.index->curve()) {
       index.curve.push_back({point.k, point.ef, point.recall, point.low});
     }
     stats->indexes.push_back(std::move(index));
   }
+}
+
+std::string name_of(Residency residency) {
+  switch (residency) {
+    case Residency::kAll: return "all";
+    case Residency::kCodes: return "codes";
+    case Residency::kNothing: break;
+  }
+  return "nothing";
 }
 
 uint64_t field_index_bytes(const SegmentView& part) {
@@ -606,6 +656,7 @@ Result<CollectionStats> StoredCollection::stats() const {
     SegmentStats stats;
     stats.id = part.segment->id();
     stats.sealed = part.segment->sealed();
+    stats.in_place = name_of(part.segment->residency());
     stats.rows = part.rows;
     stats.rows_deleted = part.dead->count();
     stats.disk_bytes = part.segment->disk_bytes();
@@ -617,6 +668,7 @@ Result<CollectionStats> StoredCollection::stats() const {
     out.memory_bytes += stats.memory_bytes;
     out.segments.push_back(stats);
   }
+  out.audit = samples_.summary(context_->clock->now());
   return out;
 }
 
@@ -668,6 +720,7 @@ Status StoredCollection::replay(Lsn lsn, const UpsertOp& op) {
     return noted(corruption("a log record does not fit its collection"));
   }
   const std::vector<Use> uses = uses_of(op.ids);
+  keep_open_small(uses.size());
   ASSIGN_OR_RETURN(const Resolved resolved, noted(resolve(op.ids, uses)));
   const uint64_t bytes = bytes_of(op, uses);
   // What was acknowledged must come back, whatever the budget says now.

@@ -31,6 +31,7 @@
 #include "aionbd/collection.h"
 #include "base/mutex.h"
 #include "base/published.h"
+#include "engine/auditor_samples.h"
 #include "engine/catalog.h"
 #include "engine/context.h"
 #include "engine/op.h"
@@ -112,6 +113,10 @@ class StoredCollection final : public Collection {
   bool wants_fields() const { return filtered_.load(std::memory_order_relaxed); }
   /// A filter was asked, or was before the last start.
   void note_filtered() const;
+  /// The published view. Errors: corruption, not_found.
+  Result<std::shared_ptr<const View>> current_view() const { return readable(); }
+  /// Queries kept for the auditor.
+  QuerySamples& samples() const { return samples_; }
   /// Refuses everything from now on: the collection was dropped.
   void mark_dropped() EXCLUDES(mutex_);
 
@@ -136,6 +141,12 @@ class StoredCollection final : public Collection {
   /// A search that an index for this metric would have served.
   void note_searched(Metric metric) const;
 
+  /// At its end, outside all locks: seals what open rows there are, when a write was refused
+  /// because of the memory they hold, so that the next one finds room.
+  struct SealAfterRefusal {
+    ~SealAfterRefusal();
+    EngineContext& context;
+  };
   /// The uses of one id in a batch: the last one wins.
   struct Use {
     size_t first;
@@ -198,6 +209,8 @@ class StoredCollection final : public Collection {
   void publish_through(const Ticket& ticket) REQUIRES(mutex_);
   void roll_back() REQUIRES(mutex_);
   void retire_open() REQUIRES(mutex_);
+  /// Begins another open segment when this one would hold too many rows.
+  void keep_open_small(size_t more_rows) REQUIRES(mutex_);
   std::shared_ptr<const View> snapshot() REQUIRES(mutex_);
   Result<View> replaced(const View& view, const std::vector<SegmentView>& removed,
                         const std::shared_ptr<const SealedSegment>& replacement) const;
@@ -207,6 +220,9 @@ class StoredCollection final : public Collection {
   const CollectionUid uid_;
   const std::string name_;
   const CollectionOptions options_;
+  /// Rows of one open segment at most, so that what is sealed is not too large to be indexed within
+  /// the memory budget; with one, also the open rows above which a checkpoint is due.
+  const uint64_t seal_rows_;
 
   // Own synchronisation.
   Published<View> published_;
@@ -214,6 +230,7 @@ class StoredCollection final : public Collection {
   std::atomic<bool> dropped_{false};
   mutable std::atomic<uint32_t> searched_metrics_{0};  // a bit per metric
   mutable std::atomic<bool> filtered_{false};
+  mutable QuerySamples samples_;
 
   /// The write lock. Order: engine's name map, this, storage's log lock.
   mutable Mutex mutex_;

@@ -1,4 +1,5 @@
-// Lists: every row in one, the neighbours found, skipping changes nothing, damage refused.
+// Lists: every row in one, the neighbours found, skipping lists changes nothing, first looks hardly
+// anything, damage refused.
 #include "index/ivf.h"
 
 #include <gtest/gtest.h>
@@ -31,16 +32,24 @@ struct Segment {
     encode_planes(layout, y.data(), std::vector<float>(rows).data(), rows, &codes);
   }
   /// Around `centres` points whose coordinates have deviation `spread`.
-  static Segment clustered(uint32_t rows, uint32_t centres, float spread, uint64_t seed) {
+  static Segment clustered(uint32_t rows, uint32_t centres, float spread, uint64_t seed,
+                           size_t coordinates = kCoordinates) {
     Rng rng(seed);
-    std::vector<float> middle(centres * kCoordinates);
+    std::vector<float> middle(centres * coordinates);
     for (float& value : middle) value = spread * normal(&rng);
     std::vector<float> values;
     for (uint32_t i = 0; i < rows; ++i) {
-      const float* centre = middle.data() + rng.below(centres) * kCoordinates;
-      for (size_t k = 0; k < kCoordinates; ++k) values.push_back(centre[k] + normal(&rng));
+      const float* centre = middle.data() + rng.below(centres) * coordinates;
+      for (size_t k = 0; k < coordinates; ++k) values.push_back(centre[k] + normal(&rng));
     }
-    return Segment(std::move(values));
+    return Segment(std::move(values), coordinates);
+  }
+  /// Without any structure.
+  static Segment random(uint32_t rows, size_t coordinates, uint64_t seed) {
+    Rng rng(seed);
+    std::vector<float> values(rows * coordinates);
+    for (float& value : values) value = normal(&rng);
+    return Segment(std::move(values), coordinates);
   }
 
   BuiltIvf build(const IvfParameters& parameters, size_t helpers = 1,
@@ -87,6 +96,13 @@ std::vector<GraphCandidate> search(const Segment& segment, const IvfView& view,
   return {found.begin(), found.end()};
 }
 
+/// The same lists without their 1-bit codes.
+IvfView without_bits(const BuiltIvf& built) {
+  IvfView view = built.view();
+  view.bits = {};
+  return view;
+}
+
 /// What holds for any lists over all rows.
 void expect_whole(const Segment& segment, const BuiltIvf& built) {
   const IvfView view = built.view();
@@ -127,6 +143,9 @@ TEST(Ivf, DependsOnTheSeedAndNotOnThreads) {
   EXPECT_EQ(one.radii, many.radii);
   EXPECT_EQ(one.offsets, many.offsets);
   EXPECT_EQ(one.members, many.members);
+  EXPECT_EQ(one.dismissed, many.dismissed);
+  ASSERT_EQ(one.bits.size(), many.bits.size());
+  EXPECT_TRUE(std::ranges::equal(one.view().bits, many.view().bits));
   EXPECT_NE(one.members, segment.build({64, 6}).members);
 }
 
@@ -197,9 +216,9 @@ TEST(Ivf, KeepsTheBestOfWhatItScans) {
   IvfScratch scratch;
   for (int i = 0; i < 20; ++i) {
     const std::vector<float> q = segment.query(&rng);
-    const auto all = search(segment, built.view(), q, 5, 3000, &scratch);
+    const auto all = search(segment, without_bits(built), q, 5, 3000, &scratch);
     for (const size_t keep : {1, 2, 7, 64, 300}) {
-      const auto some = search(segment, built.view(), q, 5, keep, &scratch);
+      const auto some = search(segment, without_bits(built), q, 5, keep, &scratch);
       ASSERT_EQ(some.size(), std::min(keep, all.size()));
       for (size_t k = 0; k < some.size(); ++k) EXPECT_EQ(some[k].row, all[k].row);
     }
@@ -208,7 +227,7 @@ TEST(Ivf, KeepsTheBestOfWhatItScans) {
 
 TEST(Ivf, SkipsListsThatCannotHoldANearerRow) {
   const Segment segment = Segment::clustered(4000, 12, 6, 6);
-  const BuiltIvf built = segment.build({12, 1});
+  const BuiltIvf built = segment.build({12, 1, FirstLook::kNever});
   BuiltIvf wide = built;
   std::fill(wide.radii.begin(), wide.radii.end(), 1e18F);
   Rng rng(3);
@@ -223,6 +242,64 @@ TEST(Ivf, SkipsListsThatCannotHoldANearerRow) {
     ASSERT_EQ(found.size(), without.size());
     for (size_t k = 0; k < found.size(); ++k) EXPECT_EQ(found[k].row, without[k].row);
   }
+}
+
+TEST(Ivf, BlocksOfBitsAreEachOfOneList) {
+  for (const uint32_t rows : {1U, 31U, 32U, 33U, 700U}) {
+    const Segment segment = Segment::clustered(rows, 9, 2, rows);
+    for (const uint32_t lists : {1U, 2U, 20U, 700U}) {
+      const BuiltIvf built = segment.build({lists, 1, FirstLook::kAlways});
+      const IvfView view = built.view();
+      ASSERT_EQ(view.bits.size(), view.bit_blocks() * BitLayout(kCoordinates).block_bytes());
+      size_t end = 0;
+      for (size_t c = 0; c < view.lists(); ++c) {
+        EXPECT_GE(view.first_bit_block(c), end);
+        const size_t n = view.offsets[c + 1] - view.offsets[c];
+        end = view.first_bit_block(c) + (n + kBitRows - 1) / kBitRows;
+      }
+      EXPECT_LE(end, view.bit_blocks());
+    }
+  }
+}
+
+TEST(Ivf, BitsSpareLooksAndHardlyLoseRows) {
+  // Clusters so near to each other that no list is skipped.
+  const Segment segment = Segment::clustered(6000, 30, 0.5F, 11, 160);
+  const BuiltIvf built = segment.build({60, 1, FirstLook::kAlways});
+  Rng rng(12);
+  IvfScratch scratch;
+  size_t looks = 0;
+  size_t second_looks = 0;
+  size_t same = 0;
+  constexpr size_t kQueries = 50;
+  for (size_t i = 0; i < kQueries; ++i) {
+    const std::vector<float> q = segment.query(&rng);
+    const auto want = search(segment, without_bits(built), q, 30, 40, &scratch);
+    const size_t rows = scratch.looks();
+    EXPECT_EQ(scratch.second_looks(), rows - built.radii.size());
+    const auto got = search(segment, built.view(), q, 30, 40, &scratch);
+    EXPECT_EQ(scratch.looks(), rows);
+    ASSERT_EQ(got.size(), 40U);
+    looks += rows;
+    second_looks += scratch.second_looks();
+    for (size_t k = 0; k < 10; ++k) {
+      same += static_cast<size_t>(std::any_of(
+          got.begin(), got.end(), [&](const GraphCandidate& c) { return c.row == want[k].row; }));
+    }
+  }
+  EXPECT_LT(second_looks, looks / 3);
+  EXPECT_GE(same, kQueries * 10 * 995 / 1000);
+}
+
+TEST(Ivf, BitsAreKeptWhereTheyPay) {
+  // Rows of two coordinates: a first look says next to nothing.
+  const BuiltIvf low = Segment::random(4000, 2, 13).build({0, 1});
+  EXPECT_TRUE(low.bits.empty());
+  const Segment segment = Segment::clustered(10000, 100, 1, 14, 160);
+  const BuiltIvf high = segment.build({0, 1});
+  EXPECT_FALSE(high.bits.empty());
+  EXPECT_GT(high.dismissed, 0.7F);
+  EXPECT_TRUE(segment.build({0, 1, FirstLook::kNever}).bits.empty());
 }
 
 TEST(Ivf, RowsOutsideAreInNoList) {
@@ -272,7 +349,7 @@ TEST(Ivf, DefaultLists) {
 
 TEST(Ivf, DamageIsRefused) {
   const Segment segment = Segment::clustered(400, 5, 3, 8);
-  const BuiltIvf good = segment.build({8, 1});
+  const BuiltIvf good = segment.build({8, 1, FirstLook::kAlways});
   const auto refused = [&](auto damage, uint32_t rows = 400) {
     BuiltIvf bad = good;
     damage(&bad);
@@ -301,21 +378,30 @@ TEST(Ivf, DamageIsRefused) {
   EXPECT_TRUE(refused([](BuiltIvf* b) { b->centroids[5] = kInfinity; }));
   EXPECT_TRUE(refused([](BuiltIvf* b) { b->centroid_high.pop_back(); }));
   EXPECT_TRUE(refused([](BuiltIvf* b) { b->high.pop_back(); }));
+  EXPECT_TRUE(refused([](BuiltIvf* b) { b->bits.pop_back(); }));
+  EXPECT_TRUE(refused([](BuiltIvf* b) { b->bits.resize(1); }));
+  EXPECT_TRUE(refused([](BuiltIvf* b) { b->bits.resize(b->bits.size() + 1); }));
+  EXPECT_FALSE(refused([](BuiltIvf* b) { b->bits.clear(); }));
   IvfView shifted = good.view();
   std::vector<uint8_t> bytes(shifted.high.size() + 64);
   const auto address = reinterpret_cast<uintptr_t>(bytes.data());
   shifted.high = {bytes.data() + (address % 64 == 0 ? 1 : 0), shifted.high.size()};
   EXPECT_EQ(IvfView::check(shifted, segment.layout, 400).code(), Code::kCorruption);
+  IvfView shifted_bits = good.view();
+  std::vector<uint8_t> room(shifted_bits.bits.size() + 64);
+  const auto at = reinterpret_cast<uintptr_t>(room.data());
+  shifted_bits.bits = {room.data() + (at % 64 == 0 ? 1 : 0), shifted_bits.bits.size()};
+  EXPECT_EQ(IvfView::check(shifted_bits, segment.layout, 400).code(), Code::kCorruption);
 }
 
 TEST(Ivf, AnyCodesAreSearchedSafely) {
   const Segment segment = Segment::clustered(400, 5, 3, 8);
-  BuiltIvf built = segment.build({8, 1});
+  BuiltIvf built = segment.build({8, 1, FirstLook::kAlways});
   IvfScratch scratch;
   Rng rng(4);
   const std::vector<float> q = segment.query(&rng);
   for (const bool ones : {true, false}) {  // all ones: numbers of the estimator that are not any
-    for (AlignedFloats* codes : {&built.high, &built.centroid_high}) {
+    for (AlignedFloats* codes : {&built.bits, &built.high, &built.centroid_high}) {
       auto* bytes = reinterpret_cast<uint8_t*>(codes->data());
       for (size_t i = 0; i < codes->size() * sizeof(FloatLine); ++i) {
         bytes[i] = ones ? 255 : static_cast<uint8_t>(rng.next());

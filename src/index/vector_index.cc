@@ -26,6 +26,20 @@ constexpr size_t kSampleFloatsMax = size_t{16} << 20;
 /// Rows encoded together.
 constexpr size_t kEncodeRows = 1024;
 
+// What a build takes (build_bytes). Measured as the heap's high-water mark, 40,000 rows of 32, 128
+// and 768 dimensions.
+constexpr uint64_t kRowsMax = UINT32_MAX;
+/// Rows that lists are learned from, each, as cluster_rows says.
+constexpr uint64_t kClusterRowsPerList = 64;
+/// Copies of the sample that finding directions makes.
+constexpr uint64_t kLearningCopies = 4;
+/// Besides codes, a row while it is clustered: its list, distances, order.
+constexpr uint64_t kClusterRowBytes = 32;
+/// Besides codes, a row while the graph is made: its list with room to grow, then the stored list
+/// twice, while recall is measured.
+constexpr uint64_t kLinkRowBytes = 48 * sizeof(uint32_t) * 5 / 2 + 32;
+constexpr uint64_t kBuildFixedBytes = uint64_t{2} << 20;
+
 /// Held-out queries: their mean recall is known to about 0.2 / sqrt(512) = 0.01.
 constexpr size_t kHeldOutMax = 512;
 /// One row in this many is held out at most.
@@ -38,8 +52,13 @@ constexpr std::array<uint32_t, 15> kProbes = {1,  2,  4,  6,  8,   12,  16, 24,
                                               32, 48, 64, 96, 128, 192, 256};
 /// A curve that has come this far at the largest k needs no wider walk.
 constexpr float kRecallEnough = 0.999F;
+/// Distances that differ by this share may be equal but for rounding.
+constexpr float kTieShare = 1e-5F;
 /// Of the true neighbours in a pool, the share that verification must not miss.
 constexpr double kVerifyShare = 0.998;
+/// Lists must look at this many times fewer codes than a walk to be preferred. The count is a rough
+/// measure: a walk's looks are scattered, a visit's come with centroids to compare.
+constexpr double kClearlyFewer = 0.7;
 /// One-sided 95 %.
 constexpr double kConfidence = 1.645;
 
@@ -47,6 +66,15 @@ constexpr double kConfidence = 1.645;
 constexpr uint32_t kDegree = 48;
 constexpr uint32_t kBuildWidth = 128;
 constexpr float kAlpha = 1.15F;
+
+/// Rows of a sample to learn from: with a limit, its copies take no more than half of that.
+uint64_t sample_rows_max(uint64_t width, uint64_t memory_max) {
+  uint64_t floats = kSampleFloatsMax;
+  if (memory_max != 0) {
+    floats = std::min<uint64_t>(floats, memory_max / (2 * kLearningCopies * sizeof(float)));
+  }
+  return std::min<uint64_t>(kSampleRowsMax, std::max<uint64_t>(256, floats / width));
+}
 
 double length_of(const float* values, size_t n) {
   return std::sqrt(sum_of_squares(values, n));
@@ -167,8 +195,9 @@ Bytes bytes_of(const T* values, size_t n) {
 class IndexBuilder {
  public:
   IndexBuilder(const RowSource& rows, Metric metric, uint64_t seed, ThreadPool* pool,
-               const Cancelled& cancelled)
+               const Cancelled& cancelled, uint64_t memory_max)
       : source_(rows),
+        memory_max_(memory_max),
         space_{metric, rows.dimension()},
         seed_(seed),
         pool_(*pool),
@@ -252,8 +281,7 @@ class IndexBuilder {
 
   Status train() {
     const size_t width = space_.euclidean_dimension();
-    const size_t wanted =
-        std::min({size_t{rows_}, kSampleRowsMax, std::max<size_t>(256, kSampleFloatsMax / width)});
+    const size_t wanted = std::min<size_t>(rows_, sample_rows_max(width, memory_max_));
     // Every row once before any twice: a stride over the rows, from a seeded start.
     Rng rng(seed_);
     Matrix sample(wanted, width);
@@ -287,6 +315,9 @@ class IndexBuilder {
     std::vector<float> slack(kEncodeRows);
     std::vector<float> all;  // every projected row, until the lists are made
     all.reserve(size_t{rows_} * layout_->coordinates);
+    planes_.high.reserve(size_t{rows_} * layout_->lines);
+    planes_.low.reserve(layout_->low_bytes(rows_));
+    for (auto* each : {&planes_.step, &planes_.norm, &planes_.error}) each->reserve(rows_);
     for (uint32_t first = 0; first < rows_; first += kEncodeRows) {
       const size_t n = std::min<size_t>(kEncodeRows, rows_ - first);
       RETURN_IF_ERROR(source_.read(first, n, block.data()));
@@ -298,13 +329,14 @@ class IndexBuilder {
         slack[i] = outside_[first + i] ? kFarthest : slack[i] + space_.slack();
       }
       encode_planes(*layout_, y.data(), slack.data(), n, &planes_);
-      codes_->append(y.data(), n);
       all.insert(all.end(), y.begin(),
                  y.begin() + static_cast<std::ptrdiff_t>(n * layout_->coordinates));
       if (cancelled_()) return unavailable("index build was cancelled");
     }
     ivf_ = build_ivf(all.data(), planes_.high_bytes(), rows_, *layout_, outside_,
                      {.lists = 0, .seed = seed_}, &pool_);
+    // Not before: the lists take most memory while they are made.
+    codes_->append(all.data(), rows_);
     return {};
   }
 
@@ -343,6 +375,7 @@ class IndexBuilder {
       RETURN_IF_ERROR(source_.read(held_out_[i], 1, block.data()));
       space_.row(block.data(), held_vectors_.data() + i * width);
       queries.emplace_back(held_vectors_.data() + i * width, width);
+      held_norms_.push_back(norm_squared(queries.back().data(), width));
     }
     ASSIGN_OR_RETURN(const PreparedBatch batch, PreparedBatch::make(Metric::kL2, queries));
     constexpr size_t kBlock = PreparedBatch::kRowsBlock;
@@ -352,6 +385,7 @@ class IndexBuilder {
     std::vector<float> thresholds(batch.stride(), kFarthest);
     std::vector<uint32_t> hits(batch.stride());
     std::vector<TopK<Near, NearLess>> best(held_out_.size(), {kCalibratedHits.back(), NearLess()});
+    std::vector<float> left_out(held_out_.size(), kFarthest);  // the nearest row that was met
     for (uint32_t first = 0; first < rows_; first += kBlock) {
       const size_t n = std::min<size_t>(kBlock, rows_ - first);
       RETURN_IF_ERROR(source_.read(first, n, block.data()));
@@ -367,16 +401,24 @@ class IndexBuilder {
                                             thresholds.data(), queries.size(), hits.data());
         for (size_t h = 0; h < found; ++h) {
           const uint32_t q = hits[h];
-          best[q].push({distances[i * batch.stride() + q], row});
-          thresholds[q] = best[q].threshold();
+          const Near near = {distances[i * batch.stride() + q], row};
+          const bool full = best[q].full();
+          const float last = best[q].threshold();
+          best[q].push(near);
+          if (full) left_out[q] = std::min(left_out[q], std::max(near.distance, last));
+          // A little more, to learn of ties that rounding hides.
+          thresholds[q] = best[q].threshold() + tie_slack(q, best[q].threshold());
         }
       }
       if (cancelled_()) return unavailable("index build was cancelled");
     }
     truth_.resize(held_out_.size());
     truth_distances_.resize(held_out_.size());
+    tied_.resize(held_out_.size());
     for (size_t q = 0; q < truth_.size(); ++q) {
-      for (const Near& near : best[q].take_sorted()) {
+      std::vector<Near> nearest = best[q].take_sorted();
+      RETURN_IF_ERROR(settle_ties(q, left_out[q], &nearest));
+      for (const Near& near : nearest) {
         truth_[q].push_back(near.row);
         truth_distances_[q].push_back(near.distance);
       }
@@ -384,13 +426,67 @@ class IndexBuilder {
     return {};
   }
 
+  /// What rounding in the matrix product may make of equal distances; it grows with the vectors.
+  float tie_slack(size_t q, float distance) const {
+    return kTieShare * (distance + 0.1F * held_norms_[q]);
+  }
+
+  /// Where rows of the truth, or one behind it, are equally near but for rounding, takes exact
+  /// distances; then equal rows have equal ones.
+  Status settle_ties(size_t q, float left_out, std::vector<Near>* nearest) {
+    const auto tie = [&](float nearer, float farther) {
+      return farther <= nearer + tie_slack(q, nearer);
+    };
+    bool ties = !nearest->empty() && tie(nearest->back().distance, left_out);
+    for (size_t i = 1; i < nearest->size() && !ties; ++i) {
+      ties = tie((*nearest)[i - 1].distance, (*nearest)[i].distance);
+    }
+    if (!ties) return {};
+    const size_t width = space_.euclidean_dimension();
+    ASSIGN_OR_RETURN(PreparedQuery exact,
+                     PreparedQuery::make(Metric::kL2, {held_vectors_.data() + q * width, width}));
+    tied_[q].emplace(std::move(exact));
+    for (Near& near : *nearest) {
+      ASSIGN_OR_RETURN(near.distance, exact_distance(q, near.row));
+    }
+    std::sort(nearest->begin(), nearest->end(), NearLess());
+    return {};
+  }
+
+  Result<float> exact_distance(size_t q, uint32_t row) const {
+    thread_local std::vector<float> values;
+    thread_local std::vector<float> vector;
+    values.resize(space_.dimension);
+    vector.resize(space_.euclidean_dimension());
+    RETURN_IF_ERROR(source_.read(row, 1, values.data()));
+    space_.row(values.data(), vector.data());
+    float distance = 0;
+    tied_[q]->distances(vector.data(), nullptr, 1, &distance);
+    return distance;
+  }
+
+  /// Whether a row is one of the k nearest, or as near as the last of them. Rows that cannot be
+  /// read are not: reading them again reports the damage.
+  bool is_true_neighbour(size_t q, size_t k, uint32_t row) const {
+    const std::vector<float>& distances = truth_distances_[q];
+    const float last = distances[std::min(k, distances.size()) - 1];
+    const std::vector<uint32_t>& truth = truth_[q];
+    const size_t place =
+        static_cast<size_t>(std::find(truth.begin(), truth.end(), row) - truth.begin());
+    if (place < distances.size()) return distances[place] <= last;
+    if (!tied_[q] || last < distances.back()) return false;
+    const Result<float> distance = exact_distance(q, row);
+    return distance && *distance <= last;
+  }
+
   /// For each held-out query and calibrated k: how many of the k true neighbours are among the
   /// first verify[k] candidates of a walk of width ef.
   using Counts = std::array<std::vector<uint32_t>, kCalibratedHits.size()>;
 
   template <class Visit>
-  void walk_held_out(const GraphView& graph, uint32_t ef, Visit visit) {
+  uint64_t walk_held_out(const GraphView& graph, uint32_t ef, Visit visit) {
     std::atomic<size_t> next{0};
+    std::atomic<uint64_t> looks{0};
     pool_.for_each(pool_.helpers_count() + 1, [&](size_t) {
       GraphScratch scratch;
       std::vector<float> y(layout_->coordinates);
@@ -400,9 +496,11 @@ class IndexBuilder {
         projection_.apply_fast(held_vectors_.data() + q * space_.euclidean_dimension(), y.data());
         const PlaneQuery query(*layout_, y.data(), 0);
         search_graph(graph, query, *layout_, planes_.high_bytes(), ef, &scratch);
+        looks += scratch.looks();
         visit(q, scratch.found());
       }
     });
+    return looks;
   }
 
   /// How deep in the list of candidates true neighbours sit: depths[k] = positions, one per found
@@ -415,14 +513,16 @@ class IndexBuilder {
     Mutex mutex;
     walk_held_out(graph, kDeep, [&](size_t q, std::span<const GraphCandidate> found) {
       const std::vector<uint32_t>& truth = truth_[q];
+      std::array<size_t, kCalibratedHits.size()> right{};
       MutexLock lock(mutex);
       for (size_t at = 0; at < found.size(); ++at) {
-        const auto place = std::find(truth.begin(), truth.end(), found[at].row) - truth.begin();
         for (size_t c = 0; c < kCalibratedHits.size(); ++c) {
-          if (static_cast<uint32_t>(place) < std::min<size_t>(kCalibratedHits[c], truth.size())) {
-            ++histogram[c][at];
-          }
+          const size_t k = std::min<size_t>(kCalibratedHits[c], truth.size());
+          if (right[c] == k || !is_true_neighbour(q, k, found[at].row)) continue;
+          ++right[c];
+          ++histogram[c][at];
         }
+        const auto place = std::find(truth.begin(), truth.end(), found[at].row) - truth.begin();
         if (static_cast<size_t>(place) < truth.size() && found[at].distance > 0) {
           ratios.push_back(truth_distances_[q][static_cast<size_t>(place)] / found[at].distance);
         }
@@ -457,20 +557,14 @@ class IndexBuilder {
     for (const uint32_t ef : kWidths) {
       Counts counts;
       for (auto& each : counts) each.assign(truth_.size(), 0);
-      walk_held_out(graph, ef, [&](size_t q, std::span<const GraphCandidate> found) {
-        for (size_t c = 0; c < kCalibratedHits.size(); ++c) {
-          const size_t k = std::min<size_t>(kCalibratedHits[c], truth_[q].size());
-          const auto truth = std::span(truth_[q]).first(k);
-          const size_t depth = std::min<size_t>(found.size(), verify_[c]);
-          for (const GraphCandidate& candidate : found.first(depth)) {
-            counts[c][q] += std::find(truth.begin(), truth.end(), candidate.row) != truth.end();
-          }
-        }
-      });
+      const uint64_t looks =
+          walk_held_out(graph, ef, [&](size_t q, std::span<const GraphCandidate> found) {
+            count_found(found, q, {}, &counts);
+          });
       float least = 1;
       for (size_t c = 0; c < kCalibratedHits.size(); ++c) {
         if (ef < kCalibratedHits[c]) continue;
-        curve.push_back(point_of(kCalibratedHits[c], ef, counts[c]));
+        curve.push_back(point_of(kCalibratedHits[c], ef, counts[c], looks));
         least = std::min(least, curve.back().recall);
       }
       if (ef >= kCalibratedHits.back() && least >= kRecallEnough) break;
@@ -490,6 +584,7 @@ class IndexBuilder {
       Counts counts;
       for (auto& each : counts) each.assign(truth_.size(), 0);
       std::atomic<size_t> next{0};
+      std::atomic<uint64_t> looks{0};
       pool_.for_each(pool_.helpers_count() + 1, [&](size_t) {
         IvfScratch scratch;
         std::vector<float> y(layout_->coordinates);
@@ -497,12 +592,13 @@ class IndexBuilder {
           projection_.apply_fast(held_vectors_.data() + q * width, y.data());
           const PlaneQuery query(*layout_, y.data(), 0);
           search_ivf(ivf, query, y.data(), *layout_, nprobe, verify_.back(), &scratch);
+          looks += scratch.looks();
           count_found(scratch.found(), q, held, &counts);
         }
       });
       float least = 1;
       for (size_t c = 0; c < kCalibratedHits.size(); ++c) {
-        curve.push_back(point_of(kCalibratedHits[c], nprobe, counts[c]));
+        curve.push_back(point_of(kCalibratedHits[c], nprobe, counts[c], looks));
         least = std::min(least, curve.back().recall);
       }
       if (least >= kRecallEnough) break;
@@ -510,22 +606,25 @@ class IndexBuilder {
     return curve;
   }
 
-  /// Counts true neighbours among the first verify[k] of `found` that are not held out.
+  /// Counts true neighbours among the first verify[k] of `found` that are not `held` out (empty:
+  /// none is), up to k.
   void count_found(std::span<const GraphCandidate> found, size_t q, const std::vector<bool>& held,
                    Counts* counts) const {
     for (size_t c = 0; c < kCalibratedHits.size(); ++c) {
       const size_t k = std::min<size_t>(kCalibratedHits[c], truth_[q].size());
-      const auto truth = std::span(truth_[q]).first(k);
       size_t depth = 0;
+      uint32_t right = 0;
       for (const GraphCandidate& candidate : found) {
-        if (held[candidate.row]) continue;
-        if (++depth > verify_[c]) break;
-        (*counts)[c][q] += std::find(truth.begin(), truth.end(), candidate.row) != truth.end();
+        if (!held.empty() && held[candidate.row]) continue;
+        if (++depth > verify_[c] || right == k) break;
+        right += is_true_neighbour(q, k, candidate.row) ? 1 : 0;
       }
+      (*counts)[c][q] = right;
     }
   }
 
-  RecallPoint point_of(uint32_t k, uint32_t ef, const std::vector<uint32_t>& counts) const {
+  RecallPoint point_of(uint32_t k, uint32_t ef, const std::vector<uint32_t>& counts,
+                       uint64_t looks) const {
     double sum = 0;
     double squares = 0;
     for (size_t q = 0; q < counts.size(); ++q) {
@@ -538,10 +637,12 @@ class IndexBuilder {
     const double mean = sum / n;
     const double variance = std::max(0.0, squares / n - mean * mean);
     const double low = mean - kConfidence * std::sqrt(variance / n);
-    return {k, ef, static_cast<float>(mean), static_cast<float>(low)};
+    return {k, ef, static_cast<float>(mean), static_cast<float>(low),
+            static_cast<float>(static_cast<double>(looks) / n)};
   }
 
   const RowSource& source_;
+  const uint64_t memory_max_;
   Space space_;
   const uint64_t seed_;
   ThreadPool& pool_;
@@ -557,15 +658,36 @@ class IndexBuilder {
   std::vector<uint32_t> members_;
   std::vector<uint32_t> held_out_;
   std::vector<float> held_vectors_;
+  std::vector<float> held_norms_;  // squared
   std::vector<std::vector<uint32_t>> truth_;
   std::vector<std::vector<float>> truth_distances_;
+  std::vector<std::optional<PreparedQuery>> tied_;  // where others may be as near as the truth
   std::array<uint32_t, kCalibratedHits.size()> verify_ = kCalibratedHits;
   float shrink_ = 0;
 };
 
 Result<BuiltIndex> build_index(const RowSource& rows, Metric metric, uint64_t seed,
-                               ThreadPool* pool, const Cancelled& cancelled) {
-  return IndexBuilder(rows, metric, seed, pool, cancelled).run();
+                               ThreadPool* pool, const Cancelled& cancelled, uint64_t memory_max) {
+  return IndexBuilder(rows, metric, seed, pool, cancelled, memory_max).run();
+}
+
+uint64_t build_bytes(uint64_t rows, uint32_t dimension, uint64_t memory_max) {
+  // The next coordinate is there under dot; a projection may make fewer, never more.
+  const uint64_t width = uint64_t{dimension} + 1;
+  const PlaneLayout layout(width);
+  const uint64_t floats = width * sizeof(float);
+  const uint64_t planes = layout.high_stride() + layout.low_stride() + 3 * sizeof(float);
+  const uint64_t bytes = ByteCodes::stride_of(width) + 2 * sizeof(float);
+  const uint64_t listed = layout.high_stride() + 2 * sizeof(uint32_t);
+  const uint64_t lists = default_ivf_lists(static_cast<uint32_t>(std::min(rows, kRowsMax)));
+  const uint64_t sampled = std::min(rows, kClusterRowsPerList * lists);
+  const uint64_t learning =
+      std::min(rows, sample_rows_max(width, memory_max)) * floats * kLearningCopies;
+  const uint64_t clustering = rows * (floats + planes + kClusterRowBytes) + sampled * floats;
+  const uint64_t coding = rows * (floats + planes + listed + bytes);
+  const uint64_t linking = rows * (planes + listed + bytes + kLinkRowBytes);
+  return kBuildFixedBytes + 2 * lists * floats + 3 * width * floats +
+         std::max({learning, clustering, coding, linking});
 }
 
 Status BuiltIndex::write(const Write& write) const {
@@ -589,7 +711,9 @@ Status BuiltIndex::write(const Write& write) const {
       write(IndexPart::kIvfOffsets, bytes_of(ivf_.offsets.data(), ivf_.offsets.size())));
   RETURN_IF_ERROR(
       write(IndexPart::kIvfMembers, bytes_of(ivf_.members.data(), ivf_.members.size())));
-  return write(IndexPart::kIvfHigh, bytes_of(ivf_.high.data(), ivf_.high.size()));
+  RETURN_IF_ERROR(write(IndexPart::kIvfHigh, bytes_of(ivf_.high.data(), ivf_.high.size())));
+  RETURN_IF_ERROR(write(IndexPart::kIvfBits, bytes_of(ivf_.bits.data(), ivf_.bits.size())));
+  return write(IndexPart::kIvfDismissed, bytes_of(&ivf_.dismissed, 1));
 }
 
 // ---- using --------------------------------------------------------------------------------------
@@ -668,7 +792,15 @@ Status VectorIndex::open_lists(const Read& read, size_t lists, size_t members, s
           {radii, lists},
           {offsets, lists + 1},
           {rows, members},
-          {high, members * stride}};
+          {high, members * stride},
+          {}};
+  ASSIGN_OR_RETURN(const Bytes bits, read(IndexPart::kIvfBits));
+  ivf_.bits = {reinterpret_cast<const uint8_t*>(bits.data()), bits.size()};
+  ASSIGN_OR_RETURN(const float* dismissed, part_as<float>(read, IndexPart::kIvfDismissed, 1));
+  if (!(*dismissed >= 0 && *dismissed <= 1)) {
+    return corruption("vector index: a share is not between 0 and 1");
+  }
+  ivf_dismissed_ = *dismissed;
   ASSIGN_OR_RETURN(const RecallPoint* curve,
                    part_as<RecallPoint>(read, IndexPart::kIvfCurve, points));
   ivf_curve_ = {curve, points};
@@ -687,7 +819,7 @@ Status VectorIndex::check() const {
   for (const auto curve : {curve_, ivf_curve_}) {
     for (const RecallPoint& point : curve) {
       const bool sane = point.ef >= 1 && point.ef <= kWidths.back() && point.recall >= 0 &&
-                        point.recall <= 1 && point.low <= point.recall;
+                        point.recall <= 1 && point.low <= point.recall && point.looks >= 0;
       if (!sane) return corruption("vector index: the curve of recall is malformed");
     }
   }
@@ -703,10 +835,18 @@ std::string VectorIndex::codec_reason() const {
   const size_t dim = projection_.dim();
   std::string out =
       std::to_string(layout_->coordinates) + " coordinates of 4 bits, 8 with the low plane";
-  if (layout_->coordinates >= dim) return out + ": all dimensions, rotated";
-  const int percent = static_cast<int>(100 * projection_.kept_variance());
-  return out + ": principal directions of " + std::to_string(dim) + " dimensions, which keep " +
-         std::to_string(percent) + " % of the variance and rank true neighbours in front";
+  if (layout_->coordinates >= dim) {
+    out += ": all dimensions, rotated";
+  } else {
+    const int percent = static_cast<int>(100 * projection_.kept_variance());
+    out += ": principal directions of " + std::to_string(dim) + " dimensions, which keep " +
+           std::to_string(percent) + " % of the variance and rank true neighbours in front";
+  }
+  const std::string dismissed = std::to_string(static_cast<int>(100 * ivf_dismissed_));
+  return out +
+         (ivf_.bits.empty() ? "; lists without 1-bit codes, which would dismiss "
+                            : "; lists with 1-bit codes, which dismiss ") +
+         dismissed + " % of the rows at a first look";
 }
 
 namespace {
@@ -719,6 +859,20 @@ size_t calibrated_for(uint32_t k) {
   return kCalibratedHits.size() - 1;
 }
 
+/// Looks at a setting by calibration: those of the next one measured, or more than the last in
+/// proportion.
+double looks_of(std::span<const RecallPoint> curve, uint32_t k, uint32_t setting) {
+  const uint32_t calibrated = kCalibratedHits[calibrated_for(k)];
+  double looks = kFarthest;
+  for (const RecallPoint& point : curve) {
+    if (point.k != calibrated) continue;
+    looks = point.looks;
+    if (point.ef >= setting) return looks;
+    looks *= static_cast<double>(setting) / point.ef;
+  }
+  return looks;
+}
+
 uint32_t scaled_up(uint32_t value, uint32_t k, uint32_t calibrated) {
   if (k <= calibrated) return value;
   return static_cast<uint32_t>(std::min<uint64_t>(uint64_t{value} * k / calibrated + 1, 1U << 20));
@@ -726,19 +880,28 @@ uint32_t scaled_up(uint32_t value, uint32_t k, uint32_t calibrated) {
 
 }  // namespace
 
-std::optional<GraphPlan> VectorIndex::plan(uint32_t k, double target_recall) const {
+std::span<const RecallPoint> VectorIndex::graph_curve(const MeasuredRecall* measured) const {
+  return measured != nullptr && !measured->graph.empty() ? measured->graph : curve_;
+}
+
+std::span<const RecallPoint> VectorIndex::list_curve(const MeasuredRecall* measured) const {
+  return measured != nullptr && !measured->lists.empty() ? measured->lists : ivf_curve_;
+}
+
+std::optional<GraphPlan> VectorIndex::plan(uint32_t k, double target_recall,
+                                           const MeasuredRecall* measured) const {
   if (!covers_all()) return std::nullopt;
   const size_t c = calibrated_for(k);
-  for (const RecallPoint& point : curve_) {
+  for (const RecallPoint& point : graph_curve(measured)) {
     if (point.k != kCalibratedHits[c] || point.low < target_recall) continue;
-    GraphPlan plan = plan_with_ef(k, scaled_up(std::max(point.ef, k), k, point.k));
+    GraphPlan plan = plan_with_ef(k, scaled_up(std::max(point.ef, k), k, point.k), measured);
     plan.recall = point.recall;
     return plan;
   }
   return std::nullopt;
 }
 
-GraphPlan VectorIndex::plan_with_ef(uint32_t k, uint32_t ef) const {
+GraphPlan VectorIndex::plan_with_ef(uint32_t k, uint32_t ef, const MeasuredRecall* measured) const {
   const size_t c = calibrated_for(k);
   const uint32_t deepest = verify_[c] - std::min(verify_[c], kCalibratedHits[c]);
   GraphPlan plan;
@@ -749,29 +912,46 @@ GraphPlan VectorIndex::plan_with_ef(uint32_t k, uint32_t ef) const {
   // a walk as wide per hit finds.
   const uint64_t per_hit =
       k <= kCalibratedHits[c] ? plan.ef : uint64_t{plan.ef} * kCalibratedHits[c] / k;
-  for (const RecallPoint& point : curve_) {
+  for (const RecallPoint& point : graph_curve(measured)) {
     if (point.k == kCalibratedHits[c] && point.ef <= per_hit) plan.recall = point.recall;
   }
   return plan;
 }
 
-std::optional<GraphPlan> VectorIndex::plan_lists(uint32_t k, double target_recall) const {
+std::optional<GraphPlan> VectorIndex::plan_cheapest(uint32_t k, double target_recall,
+                                                    const MeasuredRecall* measured) const {
+  // Where audits corrected one curve alone, the other is no better.
+  const bool any = measured != nullptr && !(measured->graph.empty() && measured->lists.empty());
+  std::optional<GraphPlan> walk;
+  std::optional<GraphPlan> visit;
+  if (!any || !measured->graph.empty()) walk = plan(k, target_recall, measured);
+  if (!any || !measured->lists.empty()) visit = plan_lists(k, target_recall, measured);
+  const double walked = walk ? looks_of(curve_, k, walk->ef) : kFarthest;
+  const double visited = visit ? looks_of(ivf_curve_, k, visit->nprobe) : kFarthest;
+  // Reading everything looks at both planes of each row.
+  if (2.0 * rows_ < std::min(walked, visited)) return std::nullopt;
+  return visited < kClearlyFewer * walked ? visit : walk;
+}
+
+std::optional<GraphPlan> VectorIndex::plan_lists(uint32_t k, double target_recall,
+                                                 const MeasuredRecall* measured) const {
   if (!covers_all()) return std::nullopt;
   const size_t c = calibrated_for(k);
-  for (const RecallPoint& point : ivf_curve_) {
+  for (const RecallPoint& point : list_curve(measured)) {
     if (point.k != kCalibratedHits[c] || point.low < target_recall) continue;
-    return plan_with_nprobe(k, point.ef);
+    return plan_with_nprobe(k, point.ef, measured);
   }
   return std::nullopt;
 }
 
-GraphPlan VectorIndex::plan_with_nprobe(uint32_t k, uint32_t nprobe) const {
+GraphPlan VectorIndex::plan_with_nprobe(uint32_t k, uint32_t nprobe,
+                                        const MeasuredRecall* measured) const {
   GraphPlan plan = plan_with_ef(k, 1);
   const size_t c = calibrated_for(k);
   plan.ef = plan.verify = std::max(k, scaled_up(verify_[c], k, kCalibratedHits[c]));
   plan.nprobe = std::max<uint32_t>(1, std::min(nprobe, lists()));
   plan.recall = plan.nprobe == lists() ? 1.0F : 0.0F;
-  for (const RecallPoint& point : ivf_curve_) {
+  for (const RecallPoint& point : list_curve(measured)) {
     if (point.k == kCalibratedHits[c] && point.ef <= nprobe) plan.recall = point.recall;
   }
   return plan;
@@ -831,6 +1011,16 @@ float VectorIndex::Query::reach(float distance) const {
 float VectorIndex::Query::likely_reach(float distance) const {
   const float far = reach(distance);
   return index_.shrink_ > 0 ? far / index_.shrink_ : kFarthest;
+}
+
+Status VectorIndex::Query::visit(const GraphPlan& plan, const ListReader& reader,
+                                 GraphScratch* scratch) const {
+  thread_local IvfScratch lists;
+  search_ivf(index_.ivf_, *planes_, y_.data(), *index_.layout_, plan.nprobe, plan.ef, &lists,
+             &reader);
+  RETURN_IF_ERROR(lists.status());
+  scratch->assign(lists.found(), lists.looks());
+  return {};
 }
 
 void VectorIndex::Query::walk(const GraphPlan& plan, GraphScratch* scratch,

@@ -54,6 +54,8 @@ enum class IndexPart : uint32_t {
   kIvfMembers = 15,
   kIvfHigh = 16,
   kIvfCurve = 17,
+  kIvfBits = 18,
+  kIvfDismissed = 19,
 };
 
 /// The f32 rows an index is built over. Thread safety: safe.
@@ -68,10 +70,18 @@ class RowSource {
 
 /// What calibration measured at one setting: the width of a graph walk, or the lists visited.
 struct RecallPoint {
-  uint32_t k;
-  uint32_t ef;
-  float recall;  // mean over the held-out queries
-  float low;     // its lower 95 % confidence bound
+  uint32_t k = 0;
+  uint32_t ef = 0;
+  float recall = 0;  // mean over the held-out queries
+  float low = 0;     // its lower 95 % confidence bound
+  float looks = 0;   // codes looked at, mean
+};
+
+/// Curves that take the place of the calibrated ones, because real queries were found to be unlike
+/// the held-out rows. Ascending by ef for each k; empty: as calibrated.
+struct MeasuredRecall {
+  std::vector<RecallPoint> graph;
+  std::vector<RecallPoint> lists;
 };
 
 /// How to look for k hits: a walk of the graph, or with nprobe a visit of that many lists, from
@@ -104,9 +114,14 @@ using Cancelled = std::function<bool()>;
 
 /// Errors: corruption of a row; failed_precondition when the rows do not suit an index (too many
 /// outside); unavailable when cancelled. Cost: seconds per 100,000 rows, on all threads of the
-/// pool.
+/// pool. `memory_max`: with less to learn from, it keeps to that many bytes if build_bytes says so;
+/// 0: no limit.
 Result<BuiltIndex> build_index(const RowSource& rows, Metric metric, uint64_t seed,
-                               ThreadPool* pool, const Cancelled& cancelled);
+                               ThreadPool* pool, const Cancelled& cancelled,
+                               uint64_t memory_max = 0);
+
+/// Bytes that a build takes at most, the result included, the rows not; grows with `rows`.
+uint64_t build_bytes(uint64_t rows, uint32_t dimension, uint64_t memory_max);
 
 /// Thread safety: immutable.
 class VectorIndex {
@@ -119,7 +134,11 @@ class VectorIndex {
 
   Metric metric() const { return metric_; }
   uint32_t rows_count() const { return rows_; }
+  /// Rows that have no place in it.
+  uint32_t outside_count() const { return outside_; }
   size_t coordinates() const { return layout_->coordinates; }
+  /// Bytes of a row in the lists (ListReader).
+  size_t code_stride() const { return layout_->high_stride(); }
   /// Bytes that walks read at random: codes and edges.
   uint64_t hot_bytes() const;
   /// What rows are coded as and why, for people.
@@ -132,13 +151,21 @@ class VectorIndex {
   bool covers_all() const { return outside_ == 0 || metric_ == Metric::kCosine; }
   /// The cheapest walk whose confidence bound reaches the target; none: only reading everything
   /// does.
-  std::optional<GraphPlan> plan(uint32_t k, double target_recall) const;
+  std::optional<GraphPlan> plan(uint32_t k, double target_recall,
+                                const MeasuredRecall* measured = nullptr) const;
   /// The walk with a given ef.
-  GraphPlan plan_with_ef(uint32_t k, uint32_t ef) const;
+  GraphPlan plan_with_ef(uint32_t k, uint32_t ef, const MeasuredRecall* measured = nullptr) const;
 
-  /// The same for visits of lists.
-  std::optional<GraphPlan> plan_lists(uint32_t k, double target_recall) const;
-  GraphPlan plan_with_nprobe(uint32_t k, uint32_t nprobe) const;
+  /// The cheapest way of all whose confidence bound reaches the target: a walk, a visit of lists,
+  /// or, with none, reading everything. By the codes that calibration looked at.
+  std::optional<GraphPlan> plan_cheapest(uint32_t k, double target_recall,
+                                         const MeasuredRecall* measured = nullptr) const;
+
+  /// As plan, for visits of lists.
+  std::optional<GraphPlan> plan_lists(uint32_t k, double target_recall,
+                                      const MeasuredRecall* measured = nullptr) const;
+  GraphPlan plan_with_nprobe(uint32_t k, uint32_t nprobe,
+                             const MeasuredRecall* measured = nullptr) const;
   uint32_t lists() const { return static_cast<uint32_t>(ivf_.lists()); }
   std::span<const RecallPoint> list_curve() const { return ivf_curve_; }
 
@@ -163,6 +190,9 @@ class VectorIndex {
 
     /// Fills scratch->found() with candidates, most promising first. REQUIRES: Use::kEstimates.
     void walk(const GraphPlan& plan, GraphScratch* scratch, const RowsAhead& ahead = {}) const;
+    /// The same for a visit of lists that are copied through `reader`. REQUIRES: plan.nprobe > 0.
+    /// Errors: the reader's.
+    Status visit(const GraphPlan& plan, const ListReader& reader, GraphScratch* scratch) const;
 
    private:
     const VectorIndex& index_;
@@ -176,6 +206,8 @@ class VectorIndex {
   VectorIndex() = default;
   Status check() const;
   Status open_lists(const Read& read, size_t lists, size_t members, size_t points);
+  std::span<const RecallPoint> graph_curve(const MeasuredRecall* measured) const;
+  std::span<const RecallPoint> list_curve(const MeasuredRecall* measured) const;
 
   Metric metric_ = Metric::kL2;
   uint32_t rows_ = 0;
@@ -189,6 +221,7 @@ class VectorIndex {
   std::span<const RecallPoint> curve_;
   IvfView ivf_;
   std::span<const RecallPoint> ivf_curve_;
+  float ivf_dismissed_ = 0;           // share of rows that 1-bit codes dismiss
   std::array<uint32_t, 3> verify_{};  // per calibrated k
   float shrink_ = 0;                  // true distances are hardly ever a smaller part of estimates
 };

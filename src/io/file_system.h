@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string>
@@ -42,11 +43,17 @@ class WritableFile {
   virtual uint64_t size() const = 0;
 };
 
-/// A whole file, readable in place. Thread safety: immutable.
+/// A whole file, readable in place. Thread safety: safe.
 class MappedFile {
  public:
   virtual ~MappedFile() = default;
   virtual Bytes bytes() const = 0;
+  /// Copies the bytes from `offset` on to `out`, which then are not resident for having been read.
+  /// REQUIRES: they lie within the file. Errors: io_error.
+  virtual Status read_at(uint64_t offset, std::span<std::byte> out) const {
+    std::memcpy(out.data(), bytes().data() + offset, out.size());
+    return Status();
+  }
   /// Says that the bytes will not be needed for a while: they leave this process's resident memory,
   /// not the system's cache, and come back when touched.
   virtual void forget_pages() const {}
@@ -90,6 +97,12 @@ class FileSystem {
 
   /// Locks `path` (made if missing) against every other process. Errors: in_use.
   virtual Result<std::unique_ptr<FileLock>> lock(const std::string& path) = 0;
+  /// Whether somebody holds that lock now. Makes and changes nothing; a missing file is not locked.
+  virtual Result<bool> is_locked(const std::string& path) = 0;
+
+  /// Exchanges two names in one step, files or directories; durable after sync_dir.
+  /// Errors: failed_precondition when the file system cannot.
+  virtual Status exchange(const std::string& a, const std::string& b) = 0;
 };
 
 /// The machine's files; lives for ever.

@@ -139,6 +139,28 @@ TEST_P(FileSystemContract, ForgottenPagesComeBack) {
   EXPECT_EQ(as_text(map->bytes()), text);
 }
 
+TEST_P(FileSystemContract, CopiesOfAMapAreItsBytesWhateverBecameOfTheName) {
+  put("f", "0123456789");
+  put("g", "0123456789");
+  const auto read = [](const MappedFile& map) {
+    std::string out(4, '-');
+    EXPECT_TRUE(map.read_at(3, std::as_writable_bytes(std::span(out))).ok());
+    return out;
+  };
+  const auto early = files_->map(path("f")).value();
+  EXPECT_EQ(read(*early), "3456");
+  EXPECT_TRUE(early->read_at(10, {}).ok());
+  const auto late = files_->map(path("g")).value();
+  for (const char* name : {"f", "g"}) ASSERT_TRUE(files_->remove(path(name)).ok());
+  EXPECT_EQ(read(*early), "3456");
+  EXPECT_EQ(read(*late), "3456");
+  put("h", "0123456789");
+  const auto other = files_->map(path("h")).value();
+  put("new", "abcdefghij");
+  ASSERT_TRUE(files_->rename(path("new"), path("h")).ok());
+  EXPECT_EQ(read(*other), "3456") << "another file has the name now";
+}
+
 TEST_P(FileSystemContract, MapsWholeFilesAndEmptyOnes) {
   put("f", "mapped");
   put("empty", "");

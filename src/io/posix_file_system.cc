@@ -16,7 +16,9 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <utility>
 
@@ -150,23 +152,69 @@ class PosixWritableFile final : public WritableFile {
   uint64_t size_;
 };
 
+/// The descriptor that read_at needs is opened at its first call: most stores never make one, and
+/// they should not need a descriptor a file. Where the name is gone by then, or the process has too
+/// many open files, the bytes are copied from where they are mapped.
 class PosixMappedFile final : public MappedFile {
  public:
-  PosixMappedFile(void* address, size_t size) : address_(address), size_(size) {}
+  PosixMappedFile(void* address, size_t size, std::string path, dev_t device, ino_t inode)
+      : address_(address), size_(size), path_(std::move(path)), device_(device), inode_(inode) {}
   PosixMappedFile(const PosixMappedFile&) = delete;
   PosixMappedFile& operator=(const PosixMappedFile&) = delete;
   ~PosixMappedFile() override {
     if (size_ != 0) ::munmap(address_, size_);
+    if (const int fd = fd_.load(); fd >= 0) ::close(fd);
   }
   Bytes bytes() const override { return {static_cast<const std::byte*>(address_), size_}; }
+  Status read_at(uint64_t offset, std::span<std::byte> out) const override {
+    CHECK_TRUE(offset <= size_ && out.size() <= size_ - offset);
+    int fd = fd_.load(std::memory_order_acquire);
+    if (fd == kNotOpened) fd = open_again();
+    if (fd < 0) return MappedFile::read_at(offset, out);
+    while (!out.empty()) {
+      const ssize_t got = retry_on_eintr([&] {
+        return ::pread(fd, out.data(), std::min(out.size(), kReadBytesMax),
+                       static_cast<off_t>(offset));
+      });
+      if (got < 0) return error_of("read", path_, errno);
+      if (got == 0) return io_error("file became shorter: '" + path_ + "'");
+      out = out.subspan(static_cast<size_t>(got));
+      offset += static_cast<uint64_t>(got);
+    }
+    return Status();
+  }
   void forget_pages() const override {
     // Best effort; the map is read-only, so nothing can be lost.
     if (size_ != 0) (void)::madvise(address_, size_, MADV_DONTNEED);
   }
 
  private:
+  static constexpr int kNotOpened = -1;
+  static constexpr int kCannotOpen = -2;
+
+  /// The descriptor, or kCannotOpen.
+  int open_again() const {
+    int fd = retry_on_eintr(
+        [&] { return ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); });
+    struct stat info {};
+    const bool same =
+        fd >= 0 && ::fstat(fd, &info) == 0 && info.st_dev == device_ && info.st_ino == inode_;
+    if (!same) {
+      if (fd >= 0) ::close(fd);
+      fd = kCannotOpen;
+    }
+    int before = kNotOpened;
+    if (fd_.compare_exchange_strong(before, fd, std::memory_order_acq_rel)) return fd;
+    if (fd >= 0) ::close(fd);
+    return before;
+  }
+
   void* const address_;
   const size_t size_;
+  const std::string path_;
+  const dev_t device_;
+  const ino_t inode_;
+  mutable std::atomic<int> fd_{kNotOpened};
 };
 
 class PosixFileLock final : public FileLock {
@@ -289,12 +337,15 @@ class PosixFileSystem final : public FileSystem {
   Result<std::unique_ptr<MappedFile>> map(const std::string& path) override {
     ASSIGN_OR_RETURN(const Descriptor file, open_file(path, O_RDONLY | O_NONBLOCK, "open"));
     ASSIGN_OR_RETURN(const uint64_t size, size_of(file, path));
+    struct stat info {};
+    if (::fstat(file.get(), &info) != 0) return error_of("stat", path, errno);
     void* address = nullptr;
     if (size != 0) {  // mmap refuses an empty range
       address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
       if (address == MAP_FAILED) return error_of("map", path, errno);
     }
-    return std::unique_ptr<MappedFile>(std::make_unique<PosixMappedFile>(address, size));
+    return std::unique_ptr<MappedFile>(
+        std::make_unique<PosixMappedFile>(address, size, path, info.st_dev, info.st_ino));
   }
 
   Result<uint64_t> file_size(const std::string& path) override {
@@ -307,6 +358,15 @@ class PosixFileSystem final : public FileSystem {
   Status rename(const std::string& from, const std::string& to) override {
     if (::rename(from.c_str(), to.c_str()) != 0) return error_of("rename", from, errno);
     return Status();
+  }
+
+  Status exchange(const std::string& a, const std::string& b) override {
+    const int done = ::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE);
+    const int error = errno;
+    if (done == 0) return Status();
+    const Status status = error_of("exchange", a, error);
+    const bool cannot = error == EINVAL || error == ENOSYS || error == EXDEV || error == EBUSY;
+    return cannot ? failed_precondition(status.message()) : status;
   }
 
   Status remove(const std::string& path) override {
@@ -324,6 +384,18 @@ class PosixFileSystem final : public FileSystem {
       return error_of("lock", path, errno);
     }
     return std::unique_ptr<FileLock>(std::make_unique<PosixFileLock>(std::move(file)));
+  }
+
+  Result<bool> is_locked(const std::string& path) override {
+    // A shared lock is enough to meet an exclusive one, and two who ask do not meet each other.
+    const auto file = open_file(path, O_RDONLY | O_NONBLOCK, "open lock file");
+    if (!file.has_value()) {
+      if (file.error().code() == Code::kNotFound) return false;
+      return file.error();
+    }
+    if (retry_on_eintr([&] { return ::flock(file->get(), LOCK_SH | LOCK_NB); }) == 0) return false;
+    if (errno == EWOULDBLOCK) return true;
+    return error_of("look at the lock of", path, errno);
   }
 };
 

@@ -323,6 +323,10 @@ Status SimFileSystem::rename(const std::string& from, const std::string& to) {
   return Status();
 }
 
+Status SimFileSystem::exchange(const std::string&, const std::string&) {
+  return failed_precondition("the simulated disk exchanges no names");
+}
+
 Status SimFileSystem::remove(const std::string& path) {
   if (auto fault = before(FileOp::kRemove, path)) return fault->error;
   MutexLock lock(mutex_);
@@ -349,6 +353,12 @@ Result<std::unique_ptr<FileLock>> SimFileSystem::lock(const std::string& path) {
     dir->unsynced.push_back({++order_, "", name, node});
   }
   return std::unique_ptr<FileLock>(std::make_unique<SimFileLock>(this, path));
+}
+
+Result<bool> SimFileSystem::is_locked(const std::string& path) {
+  if (auto fault = before(FileOp::kFileSize, path)) return fault->error;
+  MutexLock lock(mutex_);
+  return locked_.contains(path);
 }
 
 void SimFileSystem::unlock(const std::string& path) {

@@ -154,8 +154,10 @@ class SimFileSystem final : public FileSystem {
   Result<std::unique_ptr<MappedFile>> map(const std::string& path) override;
   Result<uint64_t> file_size(const std::string& path) override;
   Status rename(const std::string& from, const std::string& to) override;
+  Status exchange(const std::string& a, const std::string& b) override;
   Status remove(const std::string& path) override;
   Result<std::unique_ptr<FileLock>> lock(const std::string& path) override;
+  Result<bool> is_locked(const std::string& path) override;
 
  private:
   friend class SimWritableFile;

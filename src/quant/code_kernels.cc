@@ -212,6 +212,134 @@ void bound(const BoundArguments& a) {
   kScalarCodeKernels.bound(rest);
 }
 
+// One-bit codes: a line of nibbles is two shuffles. Sums of bytes are kept as 16-bit words, of odd
+// bytes alone and of words as they stand; the latter less 256 times the former are those of the
+// even bytes.
+
+using BitBytes = hn::ScalableTag<uint8_t>;
+using BitWords = hn::Repartition<uint16_t, BitBytes>;
+using BitVector = hn::Vec<BitWords>;
+using EightWords = hn::Simd<uint16_t, 8, 0>;
+
+// The sum of a vector's 128-bit blocks, each of eight words.
+HWY_INLINE hn::Vec<EightWords> sum_of_blocks(BitVector v) {
+#if HWY_MAX_BYTES == 64
+  const hn::Half<BitWords> half;
+  const hn::Half<decltype(half)> quarter;
+  const auto two = hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v));
+  return hn::Add(hn::LowerHalf(quarter, two), hn::UpperHalf(quarter, two));
+#elif HWY_MAX_BYTES == 32
+  const EightWords half;
+  return hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v));
+#else
+  return v;
+#endif
+}
+
+// The 32 sums of a block's `lines` lines, at most kBitLinesPerSum; out: uint16_t[32], aligned.
+template <size_t fixed>
+HWY_INLINE void bit_sums(const uint8_t* tables, const uint8_t* codes, size_t lines, uint16_t* out) {
+  const BitBytes d8;
+  const BitWords d16;
+  BitVector low = hn::Zero(d16);
+  BitVector low_odd = hn::Zero(d16);
+  BitVector high = hn::Zero(d16);
+  BitVector high_odd = hn::Zero(d16);
+  const auto mask = hn::Set(d8, uint8_t{15});
+  const size_t bytes = (fixed == 0 ? lines : fixed) * kLineBytes;
+  for (size_t at = 0; at < bytes; at += hn::Lanes(d8)) {
+    const auto table = hn::LoadU(d8, tables + at);
+    const auto code = hn::LoadU(d8, codes + at);
+    const auto upper = hn::BitCast(d8, hn::ShiftRight<4>(hn::BitCast(d16, code)));
+    const auto a = hn::BitCast(d16, hn::TableLookupBytes(table, hn::And(code, mask)));
+    const auto b = hn::BitCast(d16, hn::TableLookupBytes(table, hn::And(upper, mask)));
+    low = hn::Add(low, a);
+    low_odd = hn::Add(low_odd, hn::ShiftRight<8>(a));
+    high = hn::Add(high, b);
+    high_odd = hn::Add(high_odd, hn::ShiftRight<8>(b));
+  }
+  low = hn::Sub(low, hn::ShiftLeft<8>(low_odd));
+  high = hn::Sub(high, hn::ShiftLeft<8>(high_odd));
+  const auto first = sum_of_blocks(low);
+  const auto second = sum_of_blocks(low_odd);
+  const auto third = sum_of_blocks(high);
+  const auto fourth = sum_of_blocks(high_odd);
+#if HWY_MAX_BYTES == 64
+  // In stores as wide as the loads that follow: others would wait for memory.
+  const hn::Half<BitWords> half;
+  hn::Store(hn::Combine(half, second, first), half, out);
+  hn::Store(hn::Combine(half, fourth, third), half, out + 16);
+#else
+  const EightWords d;
+  hn::Store(first, d, out);
+  hn::Store(second, d, out + 8);
+  hn::Store(third, d, out + 16);
+  hn::Store(fourth, d, out + 24);
+#endif
+}
+
+// sums: uint16_t or int32_t[32], aligned.
+template <class Sum>
+HWY_INLINE void bit_estimates(const BitScan& a, const uint8_t* tail, const Sum* sums, float* out) {
+  const hn::ScalableTag<float> d;
+  const Ints di;
+  const hn::Rebind<uint16_t, Ints> narrow;
+  const auto* add = reinterpret_cast<const float*>(tail);
+  const auto* rescale = add + 32;
+  const auto* deviation = reinterpret_cast<const uint16_t*>(rescale + 32);
+  for (size_t i = 0; i < 32; i += HWY_LANES(float)) {
+    IntVector sum;
+    if constexpr (sizeof(Sum) == 2) {
+      sum = hn::PromoteTo(di, hn::Load(narrow, sums + i));
+    } else {
+      sum = hn::Load(di, sums + i);
+    }
+    const auto product =
+        hn::MulAdd(hn::Set(d, a.step), hn::ConvertTo(d, sum), hn::Set(d, a.offset));
+    const auto base = hn::Add(hn::Set(d, a.base), hn::LoadU(d, add + i));
+    const auto estimate = hn::MulAdd(hn::LoadU(d, rescale + i), product, base);
+    const auto wide = hn::PromoteTo(di, hn::LoadU(narrow, deviation + i));
+    const auto deviations = hn::BitCast(d, hn::ShiftLeft<16>(wide));
+    hn::StoreU(hn::NegMulAdd(deviations, hn::Set(d, a.reach), estimate), d, out + i);
+  }
+}
+
+template <size_t fixed>
+HWY_INLINE void bit_blocks(const BitScan& a) {
+  HWY_ALIGN uint16_t sums[32];
+  for (size_t b = 0; b < a.count; ++b) {
+    const uint8_t* block = a.blocks + b * a.stride;
+    bit_sums<fixed>(a.tables, block, a.lines, sums);
+    bit_estimates(a, block + a.lines * kLineBytes, sums, a.out + b * 32);
+  }
+}
+
+// More coordinates than 16-bit sums can hold.
+void bit_blocks_long(const BitScan& a) {
+  HWY_ALIGN uint16_t part[32];
+  HWY_ALIGN int32_t sums[32];
+  for (size_t b = 0; b < a.count; ++b) {
+    const uint8_t* block = a.blocks + b * a.stride;
+    for (int32_t& sum : sums) sum = 0;
+    for (size_t line = 0; line < a.lines; line += kBitLinesPerSum) {
+      const size_t lines = HWY_MIN(kBitLinesPerSum, a.lines - line);
+      bit_sums<0>(a.tables + line * kLineBytes, block + line * kLineBytes, lines, part);
+      for (size_t i = 0; i < 32; ++i) sums[i] += part[i];
+    }
+    bit_estimates(a, block + a.lines * kLineBytes, sums, a.out + b * 32);
+  }
+}
+
+void bit_scan(const BitScan& a) {
+  switch (a.lines) {
+    case 4: return bit_blocks<4>(a);
+    case 6: return bit_blocks<6>(a);
+    case 7: return bit_blocks<7>(a);
+    case 8: return bit_blocks<8>(a);
+    default: return a.lines <= kBitLinesPerSum ? bit_blocks<0>(a) : bit_blocks_long(a);
+  }
+}
+
 constexpr std::string_view kName = HWY_TARGET == HWY_AVX3_DL ? "avx512vnni"
                                    : HWY_TARGET == HWY_AVX3  ? "avx512"
                                    : HWY_TARGET == HWY_AVX2  ? "avx2"
@@ -219,7 +347,7 @@ constexpr std::string_view kName = HWY_TARGET == HWY_AVX3_DL ? "avx512vnni"
                                    : HWY_TARGET == HWY_NEON  ? "neon"
                                                              : "other";
 
-constexpr CodeKernels kCodeKernels = {kName, nibble_dot, nibble_scan, byte_dot, bound};
+constexpr CodeKernels kCodeKernels = {kName, nibble_dot, nibble_scan, byte_dot, bound, bit_scan};
 
 }  // namespace HWY_NAMESPACE
 }  // namespace aionbd

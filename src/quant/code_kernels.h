@@ -47,6 +47,28 @@ struct BoundArguments {
   float* out;
 };
 
+/// Blocks of 32 rows of 1-bit codes (bit_codec.h). A block is `lines` x 64 bytes of nibbles: 16
+/// bytes per group of four coordinates, of which byte 2 i has the nibble of row i low and of row 16
+/// + i high, byte 2 i + 1 those of rows 8 + i and 24 + i. Behind them float add[32], float
+/// rescale[32], uint16_t deviation[32], the upper halves of floats. With sum_i the sum over all
+/// groups of tables[16 x group + nibble_i]:
+///   out_i = (base + add_i) + rescale_i x (step x sum_i + offset) - deviation_i x reach
+/// in float, in this order (a multiplication and an addition may be fused).
+struct BitScan {
+  const uint8_t* tables;  // uint8_t[lines x 64]; 0 for groups that are padding
+  size_t lines;
+  const uint8_t* blocks;  // uint8_t[count x stride]
+  size_t stride;
+  size_t count;
+  float step;
+  float offset;
+  float base;
+  float reach;
+  float* out;  // float[count x 32]
+};
+/// Lines whose sums of bytes fit 16 bits: 64 x 4 x 255.
+inline constexpr size_t kBitLinesPerSum = 64;
+
 /// One instruction set. Thread safety: immutable; the functions are pure.
 struct CodeKernels {
   std::string_view name;
@@ -63,6 +85,7 @@ struct CodeKernels {
   void (*byte_dot)(const int8_t* query, const uint8_t* rows, size_t stride, size_t bytes,
                    const uint32_t* ids, size_t n, int32_t* out);
   void (*bound)(const BoundArguments& arguments);
+  void (*bit_scan)(const BitScan& arguments);
 };
 
 /// Those this CPU can run, the best first, scalar last.

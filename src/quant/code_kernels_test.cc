@@ -126,6 +126,110 @@ TEST(CodeKernels, BytesEqualScalar) {
   }
 }
 
+/// Blocks of 32 rows of 1-bit codes with the factors behind them. Thread safety: single owner.
+struct BitCase {
+  BitCase(Fill fill, size_t line_count, size_t block_count, Rng* rng)
+      : lines(line_count),
+        count(block_count),
+        stride(lines * 64 + 320),
+        tables(lines),
+        blocks(count * stride / 64 + 1) {
+    auto* table = reinterpret_cast<uint8_t*>(tables.data());
+    for (size_t i = 0; i < lines * 64; ++i) table[i] = code_of(fill, i, rng);
+    auto* to = reinterpret_cast<uint8_t*>(blocks.data());
+    for (size_t i = 0; i < count * stride; ++i) to[i] = static_cast<uint8_t>(rng->below(256));
+  }
+  /// Factors that make the results the sums themselves.
+  void factors_of_sums() {
+    for (size_t b = 0; b < count; ++b) {
+      for (size_t i = 0; i < 32; ++i) set_factors(b, i, 0, 1, 0);
+    }
+  }
+  void set_factors(size_t block, size_t row, float add, float rescale, uint16_t deviation) {
+    auto* tail = reinterpret_cast<uint8_t*>(blocks.data()) + block * stride + lines * 64;
+    std::memcpy(tail + 4 * row, &add, sizeof add);
+    std::memcpy(tail + 128 + 4 * row, &rescale, sizeof rescale);
+    std::memcpy(tail + 256 + 2 * row, &deviation, sizeof deviation);
+  }
+  std::vector<float> run(const CodeKernels& kernels, float step, float offset, float base,
+                         float reach) const {
+    std::vector<float> out(count * 32 + 1, -5);
+    kernels.bit_scan({reinterpret_cast<const uint8_t*>(tables.data()), lines,
+                      reinterpret_cast<const uint8_t*>(blocks.data()), stride, count, step, offset,
+                      base, reach, out.data()});
+    EXPECT_EQ(out.back(), -5) << kernels.name;
+    return out;
+  }
+
+  size_t lines, count, stride;
+  AlignedFloats tables, blocks;
+};
+
+TEST(CodeKernels, ScalarBitSumByHand) {
+  Rng rng(5);
+  BitCase c(Fill::kRandom, 1, 1, &rng);
+  c.factors_of_sums();
+  auto* tables = reinterpret_cast<uint8_t*>(c.tables.data());
+  auto* block = reinterpret_cast<uint8_t*>(c.blocks.data());
+  std::fill_n(tables, 64, uint8_t{0});
+  std::fill_n(block, 64, uint8_t{0});
+  tables[7] = 100;           // group 0
+  tables[3 * 16 + 9] = 200;  // group 3
+  block[2 * 5] = 0x97;       // row 5: 7, row 21: 9
+  block[3 * 16 + 2 * 5] = 9;
+  block[2 * 2 + 1] = 0x70;  // row 26
+  const std::vector<float> out = c.run(kScalarCodeKernels, 1, 0, 0, 0);
+  for (size_t i = 0; i < 32; ++i) {
+    EXPECT_EQ(out[i], i == 5 ? 300 : i == 26 ? 100 : 0) << i;
+  }
+  c.set_factors(0, 5, 10, -2, 0x4040);  // a deviation of 3
+  EXPECT_EQ(c.run(kScalarCodeKernels, 0.5F, 1, 20, 4)[5], 10 + 20 - 2 * (0.5F * 300 + 1) - 3 * 4);
+}
+
+// 70 and 130 lines: more than 16-bit sums hold.
+TEST(CodeKernels, BitSumsEqualScalar) {
+  Rng rng(6);
+  for (const CodeKernels* each : supported_code_kernels()) {
+    for (const size_t lines : {1U, 2U, 3U, 4U, 5U, 6U, 7U, 8U, 9U, 63U, 64U, 65U, 70U, 130U}) {
+      for (const Fill fill : kFills) {
+        for (const size_t count : {0U, 1U, 2U, 5U}) {
+          BitCase c(fill, lines, count, &rng);
+          c.factors_of_sums();
+          ASSERT_EQ(c.run(*each, 1, 0, 0, 0), c.run(kScalarCodeKernels, 1, 0, 0, 0))
+              << each->name << " lines " << lines << " blocks " << count;
+        }
+      }
+    }
+  }
+}
+
+TEST(CodeKernels, BitEstimatesAreNearScalar) {
+  Rng rng(7);
+  for (const CodeKernels* each : supported_code_kernels()) {
+    for (const size_t lines : {1U, 7U, 65U}) {
+      BitCase c(Fill::kRandom, lines, 3, &rng);
+      for (size_t b = 0; b < c.count; ++b) {
+        for (size_t i = 0; i < 32; ++i) {
+          const auto add = static_cast<float>(rng.uniform() * 1e4);
+          const auto rescale = static_cast<float>(-rng.uniform());
+          c.set_factors(b, i, add, rescale, static_cast<uint16_t>(0x3F80 + rng.below(64)));
+        }
+      }
+      // Infinities of rows without a code, and of places without a row.
+      c.set_factors(1, 3, -kFarthest, 0, 0);
+      c.set_factors(1, 17, kFarthest, 0, 0);
+      const std::vector<float> want = c.run(kScalarCodeKernels, 0.25F, -80, 1000, 50);
+      const std::vector<float> got = c.run(*each, 0.25F, -80, 1000, 50);
+      EXPECT_EQ(got[32 + 3], -kFarthest);
+      EXPECT_EQ(got[32 + 17], kFarthest);
+      for (size_t i = 0; i < want.size(); ++i) {
+        if (!std::isfinite(want[i])) continue;
+        EXPECT_NEAR(got[i], want[i], 0.02) << each->name << " " << i;
+      }
+    }
+  }
+}
+
 TEST(CodeKernels, LargestDimensionDoesNotOverflow) {
   constexpr size_t kBytes = 65600;  // 65537 rounded up to lines
   std::vector<int32_t> out(5);

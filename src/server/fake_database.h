@@ -167,7 +167,8 @@ class FakeCollection : public Collection {
   Result<CollectionStats> stats() const override {
     CollectionStats out;
     out.info = info();
-    out.segments.push_back(SegmentStats{1, false, out.info.points_count, 0, 0, 64, {}});
+    out.segments.push_back(
+        SegmentStats{.id = 1, .rows = out.info.points_count, .memory_bytes = 64, .indexes = {}});
     return out;
   }
   Status optimize() override { return {}; }

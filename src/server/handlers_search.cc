@@ -40,7 +40,7 @@ Status handle_search(Call& call) {
                                 ? "the collection is empty: there is no nearest point"
                                 : "no point matches: there is no nearest point");
   }
-  call.response.body = encode_top1(result, prepared.body.explain, prepared.style);
+  call.response.body = encode_top1(result, prepared.body.request.explain, prepared.style);
   return {};
 }
 
@@ -48,7 +48,7 @@ Status handle_search_topk(Call& call) {
   Prepared prepared;
   RETURN_IF_ERROR(prepare(call, SearchShape::kTopK, prepared));
   ASSIGN_OR_RETURN(const SearchResult result, prepared.collection->search(prepared.body.request));
-  call.response.body = encode_topk(result, prepared.body.explain, prepared.style);
+  call.response.body = encode_topk(result, prepared.body.request.explain, prepared.style);
   return {};
 }
 
@@ -62,7 +62,7 @@ Status handle_search_topk_batch(Call& call) {
   }
   ASSIGN_OR_RETURN(const std::vector<SearchResult> results,
                    prepared.collection->search_batch(request));
-  call.response.body = encode_topk_batch(results, prepared.body.explain, prepared.style);
+  call.response.body = encode_topk_batch(results, prepared.body.request.explain, prepared.style);
   return {};
 }
 

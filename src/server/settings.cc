@@ -82,6 +82,8 @@ constexpr auto kRows = std::to_array<SettingRow>({
      "Index builds at one time."},
     {"l2_index_warmup_on_boot", &S::l2_index_warmup_on_boot, "true", 0, 0, "bool",
      "Open stored indexes and build missing ones from the start."},
+    {"recall_audit", &S::recall_audit, "true", 0, 0, "bool",
+     "Ask some real queries again exactly in idle time, and correct the estimate of recall."},
     {"tls_enabled", &S::tls_enabled, "false", 0, 0, "bool", "Serve HTTPS.", false, true},
     {"tls_cert_path", &S::tls_cert_path, "", 0, 0, "", "Certificate chain, PEM.", false, true},
     {"tls_key_path", &S::tls_key_path, "", 0, 0, "", "Private key, PEM.", false, true},
@@ -419,6 +421,7 @@ DatabaseOptions database_options(const Settings& settings) {
   out.ivf_nprobe_default = static_cast<uint32_t>(settings.ivf_nprobe_default);
   out.index_build_cooldown = std::chrono::milliseconds(settings.l2_index_build_cooldown_ms);
   out.index_warmup_on_boot = settings.l2_index_warmup_on_boot;
+  out.recall_audit = settings.recall_audit;
   out.search_threads = static_cast<uint32_t>(settings.search_threads);
   return out;
 }

@@ -50,6 +50,7 @@ struct Settings {
   uint64_t l2_index_build_cooldown_ms = 0;
   uint64_t l2_index_build_max_in_flight = 0;
   bool l2_index_warmup_on_boot = true;
+  bool recall_audit = true;
   bool tls_enabled = false;
   std::string tls_cert_path;
   std::string tls_key_path;

@@ -604,7 +604,7 @@ Status read_search_option(std::string_view key, JsonValue& value, const WireLimi
   if (key == "filter") return read_filter(value, out.filter);
   if (key == "include_payload") return assign(request.include_payload, value.read_bool());
   if (key == "include_values") return assign(request.include_values, value.read_bool());
-  if (key == "explain") return assign(out.explain, value.read_bool());
+  if (key == "explain") return assign(request.explain, value.read_bool());
   if (key == "limit") {
     ASSIGN_OR_RETURN(const uint64_t number, read_bounded(value, 1, limits.topk_limit_max));
     request.limit = static_cast<uint32_t>(number);
@@ -924,6 +924,7 @@ void write_index_stats(JsonWriter& writer, const IndexStats& index) {
   writer.key("metric").string(name_of(kMetricNames, index.metric));
   writer.key("state").string("ready").key("codec").string(index.codec);
   writer.key("disk_bytes").number(index.disk_bytes).key("hot_bytes").number(index.hot_bytes);
+  writer.key("rows_outside").number(index.rows_outside);
   writer.key("recall_curve").begin_array();
   for (const RecallCurvePoint& point : index.curve) {
     writer.begin_object().key("k").number(uint64_t{point.k}).key("ef").number(uint64_t{point.ef});
@@ -931,6 +932,22 @@ void write_index_stats(JsonWriter& writer, const IndexStats& index) {
     writer.end_object();
   }
   writer.end_array().end_object();
+}
+
+/// Null means before the first audit.
+void write_audit(JsonWriter& writer, const RecallAudit& audit) {
+  writer.begin_object().key("samples").number(audit.samples);
+  if (audit.samples > 0) {
+    writer.key("promised").number(audit.promised).key("measured").number(audit.measured);
+    writer.key("low").number(audit.measured_low).key("high").number(audit.measured_high);
+    writer.key("age_seconds").number(audit.age_seconds);
+  } else {
+    for (const char* key : {"promised", "measured", "low", "high", "age_seconds"}) {
+      writer.key(key).null();
+    }
+  }
+  writer.key("drifts").number(audit.drifts).key("remeasured").number(audit.remeasured);
+  writer.end_object();
 }
 
 }  // namespace
@@ -943,6 +960,8 @@ std::string encode_stats(const CollectionStats& stats) {
   writer.key("disk_bytes").number(stats.disk_bytes);
   writer.key("memory_bytes").number(stats.memory_bytes);
   writer.key("index_bytes").number(stats.index_bytes);
+  writer.key("audit");
+  write_audit(writer, stats.audit);
   writer.key("segments").begin_array();
   for (const SegmentStats& segment : stats.segments) {
     writer.begin_object();
@@ -950,6 +969,7 @@ std::string encode_stats(const CollectionStats& stats) {
     writer.key("rows").number(segment.rows).key("rows_deleted").number(segment.rows_deleted);
     writer.key("disk_bytes").number(segment.disk_bytes);
     writer.key("memory_bytes").number(segment.memory_bytes);
+    writer.key("in_place").string(segment.in_place);
     writer.key("indexes").begin_array();
     for (const IndexStats& index : segment.indexes) write_index_stats(writer, index);
     writer.end_array().end_object();

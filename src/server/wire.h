@@ -99,7 +99,6 @@ struct SearchBody {
   std::vector<size_t> ends;   // query i is values[ends[i-1] .. ends[i])
   std::optional<Filter> filter;
   SearchRequest request;  // without query and filter
-  bool explain = false;
 
   std::span<const float> query(size_t i) const {
     const size_t begin = i == 0 ? 0 : ends[i - 1];

@@ -26,8 +26,8 @@ bool all_zero(Bytes bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
 }
 
-Status check_log_header(const LogHeader& header, const std::string& path, uint64_t store_id,
-                        Lsn first_lsn) {
+Status check_log_header(const LogHeader& header, const std::string& path,
+                        std::optional<uint64_t> store_id, std::optional<Lsn> first_lsn) {
   if (header.magic != kLogMagic) return corruption("not a log file: " + at_offset(path, 0));
   const uint64_t seed = checksum_seed(header.store_id, header.first_lsn, kSeedLogHeader);
   if (header.checksum != checksum_of(header, seed)) {
@@ -41,9 +41,9 @@ Status check_log_header(const LogHeader& header, const std::string& path, uint64
       header.reserved2[1] != 0) {
     return corruption("log header has unknown fields: " + at_offset(path, 0));
   }
-  if (header.store_id != store_id)
+  if (store_id.has_value() && header.store_id != *store_id)
     return corruption("log belongs to another store: '" + path + "'");
-  if (header.first_lsn != first_lsn) {
+  if (first_lsn.has_value() && header.first_lsn != *first_lsn) {
     return corruption("log file has another file's name: '" + path + "' begins with record " +
                       std::to_string(header.first_lsn));
   }
@@ -75,7 +75,27 @@ LogReader::LogReader(FileWindow window, uint64_t store_id, Lsn first_lsn, uint64
 
 Result<LogReader> LogReader::open(FileSystem* files, const std::string& dir, uint64_t store_id,
                                   Lsn first_lsn) {
+  return open_checked(files, dir + "/" + log_name(first_lsn), store_id, first_lsn);
+}
+
+Result<LogReader> LogReader::open_alone(FileSystem* files, const std::string& path) {
+  return open_checked(files, path, std::nullopt, std::nullopt);
+}
+
+Result<LogReader> LogReader::open_headless(FileSystem* files, const std::string& dir,
+                                           uint64_t store_id, Lsn first_lsn) {
   const std::string path = dir + "/" + log_name(first_lsn);
+  ASSIGN_OR_RETURN(const uint64_t file_bytes, files->file_size(path));
+  if (file_bytes < sizeof(LogHeader)) return corruption("log header is cut: '" + path + "'");
+  LogReader reader(FileWindow(files, path, file_bytes), store_id, first_lsn, 0);
+  reader.ended_ = true;
+  reader.problem_ = "log header is damaged";
+  return reader;
+}
+
+Result<LogReader> LogReader::open_checked(FileSystem* files, const std::string& path,
+                                          std::optional<uint64_t> store_id,
+                                          std::optional<Lsn> first_lsn) {
   ASSIGN_OR_RETURN(const uint64_t file_bytes, files->file_size(path));
   FileWindow window(files, path, file_bytes);
   if (file_bytes < sizeof(LogHeader)) {
@@ -85,7 +105,7 @@ Result<LogReader> LogReader::open(FileSystem* files, const std::string& dir, uin
   ASSIGN_OR_RETURN(const Bytes bytes, window.at(0, sizeof(LogHeader)));
   const auto header = read_as<LogHeader>(bytes);
   RETURN_IF_ERROR(check_log_header(header, path, store_id, first_lsn));
-  return LogReader(std::move(window), store_id, first_lsn, header.epoch);
+  return LogReader(std::move(window), header.store_id, header.first_lsn, header.epoch);
 }
 
 uint64_t LogReader::header_seed(uint64_t offset) const {
@@ -149,6 +169,34 @@ Result<std::optional<uint64_t>> LogReader::find_proof(Lsn lsn) {
     if (header.checksum == checksum_of(header, header_seed(at))) return std::optional<uint64_t>(at);
   }
   return std::optional<uint64_t>();
+}
+
+Result<bool> LogReader::skip_damage() {
+  if (!ended_ || problem_.empty()) return false;
+  for (uint64_t at = offset_; window_.file_bytes() - at >= sizeof(FrameHeader);
+       at += kFrameAlignment) {
+    const uint64_t left = window_.file_bytes() - at;
+    ASSIGN_OR_RETURN(const Bytes bytes, window_.at(at, sizeof(FrameHeader)));
+    const auto header = read_as<FrameHeader>(bytes);
+    // The cheap tests first, as in find_proof.
+    const bool record = header.type == FrameType::kRecord;
+    if (!known_type(header.type) || header.lsn < last_lsn_ + (record ? 1 : 0)) continue;
+    if (epoch_count(header.epoch) < epoch_count(epoch_)) continue;
+    if (header.payload_bytes > kRecordBytesMax || frame_bytes(header.payload_bytes) > left)
+      continue;
+    if (header.checksum != checksum_of(header, header_seed(at))) continue;
+    ASSIGN_OR_RETURN(const Bytes whole, window_.at(at, frame_bytes(header.payload_bytes)));
+    const Bytes payload = whole.subspan(sizeof(FrameHeader), header.payload_bytes);
+    const uint64_t seed = checksum_seed(store_id_, header.payload_bytes, kSeedPayload);
+    if (header.payload_checksum != checksum(payload, seed)) continue;
+    offset_ = at;
+    last_lsn_ = header.lsn - (record ? 1 : 0);
+    epoch_ = header.epoch;
+    ended_ = false;
+    problem_.clear();
+    return true;
+  }
+  return false;
 }
 
 namespace {

@@ -50,6 +50,12 @@ class LogReader {
   static Result<LogReader> open(FileSystem* files, const std::string& dir, uint64_t store_id,
                                 Lsn first_lsn);
 
+  /// The same for a file whose name may be anything; what it says of itself must be right.
+  static Result<LogReader> open_alone(FileSystem* files, const std::string& path);
+  /// For salvage: a reader of a file whose header is lost, at its first frame.
+  static Result<LogReader> open_headless(FileSystem* files, const std::string& dir,
+                                         uint64_t store_id, Lsn first_lsn);
+
   /// The next valid frame; nothing at the end of the file or at the first invalid frame, for good.
   /// Holds one payload in memory. Errors: io_error.
   Result<std::optional<Frame>> next();
@@ -60,6 +66,8 @@ class LogReader {
   uint64_t offset() const { return offset_; }
   uint64_t file_bytes() const { return window_.file_bytes(); }
   const std::string& path() const { return window_.path(); }
+  uint64_t store_id() const { return store_id_; }
+  Lsn first_lsn() const { return first_lsn_; }
   /// Number of the last record read; first_lsn - 1 before the first.
   Lsn last_lsn() const { return last_lsn_; }
   /// Highest durable lsn any frame so far claims.
@@ -70,8 +78,16 @@ class LogReader {
   /// `lsn` was once durable; its offset, if there is one. Cost: one pass over the rest.
   Result<std::optional<uint64_t>> find_proof(Lsn lsn);
 
+  /// For salvage: after `next` met damage, finds the next whole frame that can follow (a later
+  /// number, no older epoch, every checksum right) and makes the next `next` give it. False: there
+  /// is none. Recovery never does this: it would step over a hole.
+  Result<bool> skip_damage();
+
  private:
   LogReader(FileWindow window, uint64_t store_id, Lsn first_lsn, uint64_t epoch);
+  static Result<LogReader> open_checked(FileSystem* files, const std::string& path,
+                                        std::optional<uint64_t> store_id,
+                                        std::optional<Lsn> first_lsn);
   uint64_t header_seed(uint64_t offset) const;
 
   FileWindow window_;

@@ -44,13 +44,15 @@ class SegmentImage final : public SegmentFile {
         id_(id) {}
 
   /// Verifies everything but the blocks. Call once, before any other use.
-  Status open(const std::optional<SegmentStamp>& expected) {
+  Status open(const std::optional<SegmentStamp>& expected, SegmentOpening opening) {
     if (bytes_.size() < sizeof(SegmentHeader) + sizeof(SegmentTrailer)) {
       return damaged("file is too short", bytes_.size());
     }
-    RETURN_IF_ERROR(check_header());
-    RETURN_IF_ERROR(check_trailer(expected));
-    RETURN_IF_ERROR(read_tables());
+    const bool salvage = opening == SegmentOpening::kSalvage;
+    if (!salvage) RETURN_IF_ERROR(check_header());
+    const Status trailer = check_trailer(expected);
+    if (!trailer.ok() && !(salvage && guess_trailer())) return trailer;
+    RETURN_IF_ERROR(read_tables(opening));
     const uint64_t words = (blocks_of(trailer_.data_bytes) + 63) / 64;
     verified_ = std::vector<std::atomic<uint64_t>>(words);
     return Status();
@@ -63,6 +65,17 @@ class SegmentImage final : public SegmentFile {
 
   bool has_section(SectionTag tag) const override { return find(tag) != nullptr; }
 
+  std::vector<SectionPlace> places() const override {
+    std::vector<SectionPlace> out;
+    for (const SectionEntry& entry : sections_) {
+      out.push_back({entry.tag, entry.offset, entry.bytes});
+    }
+    std::sort(out.begin(), out.end(), [](const SectionPlace& a, const SectionPlace& b) {
+      return a.offset != b.offset ? a.offset < b.offset : a.bytes < b.bytes;
+    });
+    return out;
+  }
+
   Result<Section> section(SectionTag tag) const override {
     const SectionEntry* entry = find(tag);
     if (entry == nullptr) {
@@ -73,9 +86,21 @@ class SegmentImage final : public SegmentFile {
 
   Status verify() const override {
     for (uint64_t block = 0; block < blocks_of(trailer_.data_bytes); ++block) {
-      if (!is_verified(block)) RETURN_IF_ERROR(verify_block(block));
+      if (!is_verified(block)) RETURN_IF_ERROR(verify_copy(block).status());
     }
     return Status();
+  }
+
+  Result<std::vector<uint64_t>> damaged_blocks(
+      const std::function<bool(uint64_t)>& more) const override {
+    std::vector<uint64_t> out;
+    for (uint64_t block = 0; block < blocks_of(trailer_.data_bytes); ++block) {
+      if (!verify_block(block).ok()) out.push_back(block * kBlockBytes);
+      if (more && !more(std::min((block + 1) * kBlockBytes, trailer_.data_bytes))) {
+        return unavailable("stopped while verifying '" + name_ + "'");
+      }
+    }
+    return out;
   }
 
  private:
@@ -89,16 +114,52 @@ class SegmentImage final : public SegmentFile {
     return bytes_.subspan(offset, length);
   }
 
+  Status read_verified(uint64_t offset, std::span<std::byte> out) const override {
+    while (!out.empty()) {
+      const uint64_t block = offset / kBlockBytes;
+      const uint64_t within = offset % kBlockBytes;
+      uint64_t size = std::min<uint64_t>(out.size(), kBlockBytes - within);
+      if (!is_verified(block)) [[unlikely]] {
+        ASSIGN_OR_RETURN(const Bytes copy, verify_copy(block));
+        std::memcpy(out.data(), copy.data() + within, size);
+      } else {
+        // As far as blocks are verified, in one call.
+        while (size < out.size() && is_verified((offset + size) / kBlockBytes)) {
+          size += std::min<uint64_t>(out.size() - size, kBlockBytes);
+        }
+        RETURN_IF_ERROR(image_->read_at(offset, out.first(size)));
+      }
+      out = out.subspan(size);
+      offset += size;
+    }
+    return Status();
+  }
+
   // Relaxed is enough: the bytes are immutable, the bit only saves work.
   bool is_verified(uint64_t block) const {
     return (verified_[block / 64].load(std::memory_order_relaxed) >> (block % 64) & 1) != 0;
   }
 
-  Status verify_block(uint64_t block) const {
+  Status verify_block(uint64_t block) const { return check_block(block, bytes_of_block(block)); }
+
+  /// A copy of the block, verified; valid until the next call on this thread.
+  Result<Bytes> verify_copy(uint64_t block) const {
+    thread_local std::vector<std::byte> copy;
+    copy.resize(bytes_of_block(block).size());
+    RETURN_IF_ERROR(image_->read_at(block * kBlockBytes, copy));
+    RETURN_IF_ERROR(check_block(block, copy));
+    return Bytes(copy);
+  }
+
+  Bytes bytes_of_block(uint64_t block) const {
     const uint64_t begin = block * kBlockBytes;
-    const uint64_t size = std::min(kBlockBytes, trailer_.data_bytes - begin);
-    const uint64_t got =
-        checksum(bytes_.subspan(begin, size), checksum_seed(store_id_, id_, block));
+    return bytes_.subspan(begin, std::min(kBlockBytes, trailer_.data_bytes - begin));
+  }
+
+  /// Notes the block as verified if these bytes, or a copy of them, have its checksum.
+  Status check_block(uint64_t block, Bytes bytes) const {
+    const uint64_t begin = block * kBlockBytes;
+    const uint64_t got = checksum(bytes, checksum_seed(store_id_, id_, block));
     const auto want = read_as<uint64_t>(block_table_.subspan(block * sizeof(uint64_t)));
     if (got != want) return damaged("block checksum differs", begin);
     verified_[block / 64].fetch_or(uint64_t{1} << (block % 64), std::memory_order_relaxed);
@@ -158,7 +219,37 @@ class SegmentImage final : public SegmentFile {
     return Status();
   }
 
-  Status read_tables() {
+  /// Finds where the tables must be when the trailer is lost: the one split of the file into data
+  /// and tables under which the first block has the checksum the table gives it.
+  bool guess_trailer() {
+    // Far more than the kinds of section there are; each guess costs one block.
+    constexpr uint32_t kSectionsGuessed = 64;
+    const uint64_t room = bytes_.size() - sizeof(SegmentTrailer);
+    for (uint32_t sections = 0; sections <= kSectionsGuessed; ++sections) {
+      const uint64_t section_bytes = uint64_t{sections} * sizeof(SectionEntry);
+      if (section_bytes > room) return false;
+      // What is left is the data and eight bytes for each started block of it.
+      const uint64_t rest = room - section_bytes;
+      const uint64_t whole = rest / (kBlockBytes + sizeof(uint64_t));
+      for (uint64_t blocks = std::max<uint64_t>(whole, 1); blocks <= whole + 1; ++blocks) {
+        if (blocks * sizeof(uint64_t) >= rest) break;
+        const uint64_t data = rest - blocks * sizeof(uint64_t);
+        if (data % kSectionAlignment != 0 || blocks_of(data) != blocks) continue;
+        const auto want = read_as<uint64_t>(bytes_.subspan(data + section_bytes));
+        const Bytes first = bytes_.first(std::min(kBlockBytes, data));
+        if (want != checksum(first, checksum_seed(store_id_, id_, 0))) continue;
+        trailer_ = SegmentTrailer();
+        trailer_.sections_count = sections;
+        trailer_.data_bytes = data;
+        return true;
+      }
+    }
+    return false;
+  }
+
+  /// In salvage the tables may be damaged as long as they make sense: a block whose checksum is
+  /// damaged is a damaged block.
+  Status read_tables(SegmentOpening opening) {
     const uint64_t at = trailer_.data_bytes;
     const uint64_t room = bytes_.size() - sizeof(SegmentTrailer);
     const uint64_t section_bytes = uint64_t{trailer_.sections_count} * sizeof(SectionEntry);
@@ -168,7 +259,8 @@ class SegmentImage final : public SegmentFile {
                       at + section_bytes + blocks_of(at) * sizeof(uint64_t) == room;
     if (!fits) return damaged("table sizes contradict the file length", room);
     const Bytes tables = bytes_.subspan(at, room - at);
-    if (checksum(tables, checksum_seed(store_id_, id_, kSeedTables)) != trailer_.tables_checksum) {
+    if (opening == SegmentOpening::kWhole &&
+        checksum(tables, checksum_seed(store_id_, id_, kSeedTables)) != trailer_.tables_checksum) {
       return damaged("table checksum differs", at);
     }
     block_table_ = tables.subspan(section_bytes);
@@ -416,14 +508,22 @@ class BufferedSegmentWriter final : public SegmentWriter {
 
 // ---- Front door --------------------------------------------------------------------------------
 
+Status Section::check_range(uint64_t offset, uint64_t length) const {
+  if (length <= size_ && offset <= size_ - length) [[likely]]
+    return Status();
+  return corruption("range is beyond its section: offset " + std::to_string(offset) + ", length " +
+                    std::to_string(length) + ", section has " + std::to_string(size_) + " bytes");
+}
+
 Result<Bytes> Section::bytes(uint64_t offset, uint64_t length) const {
-  if (length > size_ || offset > size_ - length) {
-    return corruption("range is beyond its section: offset " + std::to_string(offset) +
-                      ", length " + std::to_string(length) + ", section has " +
-                      std::to_string(size_) + " bytes");
-  }
+  RETURN_IF_ERROR(check_range(offset, length));
   if (length == 0) return Bytes();
   return file_->verified(offset_ + offset, length);
+}
+
+Status Section::read(uint64_t offset, std::span<std::byte> out) const {
+  RETURN_IF_ERROR(check_range(offset, out.size()));
+  return out.empty() ? Status() : file_->read_verified(offset_ + offset, out);
 }
 
 Section SegmentFile::make_section(const SegmentFile* file, uint64_t offset, uint64_t size) {
@@ -450,20 +550,23 @@ std::unique_ptr<SegmentWriter> create_segment_on_heap(SegmentId id, SegmentFinis
                                                  0, id, std::move(finished));
 }
 
-Result<std::shared_ptr<SegmentFile>> open_segment_image(
-    std::unique_ptr<MappedFile> image, std::string name, uint64_t store_id, SegmentId id,
-    const std::optional<SegmentStamp>& expected) {
+Result<std::shared_ptr<SegmentFile>> open_segment_image(std::unique_ptr<MappedFile> image,
+                                                        std::string name, uint64_t store_id,
+                                                        SegmentId id,
+                                                        const std::optional<SegmentStamp>& expected,
+                                                        SegmentOpening opening) {
   auto file = std::make_shared<SegmentImage>(std::move(image), std::move(name), store_id, id);
-  RETURN_IF_ERROR(file->open(expected));
+  RETURN_IF_ERROR(file->open(expected, opening));
   return std::shared_ptr<SegmentFile>(std::move(file));
 }
 
-Result<std::shared_ptr<SegmentFile>> open_segment_file(
-    FileSystem* files, const std::string& dir, uint64_t store_id, SegmentId id,
-    const std::optional<SegmentStamp>& expected) {
+Result<std::shared_ptr<SegmentFile>> open_segment_file(FileSystem* files, const std::string& dir,
+                                                       uint64_t store_id, SegmentId id,
+                                                       const std::optional<SegmentStamp>& expected,
+                                                       SegmentOpening opening) {
   std::string path = dir + "/" + segment_name(id);
   ASSIGN_OR_RETURN(auto image, files->map(path));
-  return open_segment_image(std::move(image), std::move(path), store_id, id, expected);
+  return open_segment_image(std::move(image), std::move(path), store_id, id, expected, opening);
 }
 
 }  // namespace aionbd

@@ -9,7 +9,9 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "aionbd/status.h"
 #include "base/bytes.h"
@@ -35,12 +37,23 @@ class Section {
   /// offset), also when the range is beyond the section.
   Result<Bytes> bytes(uint64_t offset, uint64_t length) const;
   Result<Bytes> all() const { return bytes(0, size_); }
+  /// The same bytes copied to `out` through MappedFile::read_at, so that they do not become
+  /// resident: for what lies here and there in a file larger than memory. Errors: also io_error.
+  Status read(uint64_t offset, std::span<std::byte> out) const;
 
  private:
   friend class SegmentFile;
+  Status check_range(uint64_t offset, uint64_t length) const;
   const SegmentFile* file_ = nullptr;
   uint64_t offset_ = 0;
   uint64_t size_ = 0;
+};
+
+/// Where a section lies in its file.
+struct SectionPlace {
+  SectionTag tag = 0;
+  uint64_t offset = 0;
+  uint64_t bytes = 0;
 };
 
 /// Thread safety: safe.
@@ -52,17 +65,26 @@ class SegmentFile {
   /// Errors: corruption when the file has no such section.
   virtual Result<Section> section(SectionTag tag) const = 0;
   virtual bool has_section(SectionTag tag) const = 0;
+  /// All sections, in file order.
+  virtual std::vector<SectionPlace> places() const = 0;
   /// Stands for the whole content: the trailer covers the tables, the tables cover every block.
   virtual uint64_t trailer_checksum() const = 0;
   /// As MappedFile::forget_pages.
   virtual void forget_pages() const {}
-  /// Verifies every block not yet verified. Cost: reads the whole file. Errors: corruption.
+  /// Verifies every block not yet verified, through MappedFile::read_at: nothing becomes resident.
+  /// Cost: reads the whole file. Errors: corruption, io_error.
   virtual Status verify() const = 0;
+  /// Verifies every block and gives the offsets of those that are damaged, instead of stopping at
+  /// the first. `more` is told after each block how many bytes were looked at; false stops, with
+  /// unavailable. Cost: reads the whole file.
+  virtual Result<std::vector<uint64_t>> damaged_blocks(
+      const std::function<bool(uint64_t bytes)>& more) const = 0;
 
  protected:
   friend class Section;
   static Section make_section(const SegmentFile* file, uint64_t offset, uint64_t size);
   virtual Result<Bytes> verified(uint64_t offset, uint64_t length) const = 0;
+  virtual Status read_verified(uint64_t offset, std::span<std::byte> out) const = 0;
 };
 
 /// Writes one segment file from front to back, buffered. Thread safety: single owner.
@@ -97,13 +119,19 @@ Result<std::unique_ptr<SegmentWriter>> create_segment_file(FileSystem* files,
 /// The same bytes on the heap.
 std::unique_ptr<SegmentWriter> create_segment_on_heap(SegmentId id, SegmentFinished finished);
 
+/// What opening asks of a file whose blocks are verified one by one anyway.
+enum class SegmentOpening : uint8_t {
+  kWhole,    // header, trailer and tables are right
+  kSalvage,  // what is left of them must make sense; nothing is read from a block that is damaged
+};
+
 /// Errors: not_found; corruption (header, trailer, tables; or not the file that `expected` says).
-Result<std::shared_ptr<SegmentFile>> open_segment_file(FileSystem* files, const std::string& dir,
-                                                       uint64_t store_id, SegmentId id,
-                                                       const std::optional<SegmentStamp>& expected);
+Result<std::shared_ptr<SegmentFile>> open_segment_file(
+    FileSystem* files, const std::string& dir, uint64_t store_id, SegmentId id,
+    const std::optional<SegmentStamp>& expected, SegmentOpening opening = SegmentOpening::kWhole);
 /// The same for bytes at hand; `name` is for messages.
 Result<std::shared_ptr<SegmentFile>> open_segment_image(
     std::unique_ptr<MappedFile> image, std::string name, uint64_t store_id, SegmentId id,
-    const std::optional<SegmentStamp>& expected);
+    const std::optional<SegmentStamp>& expected, SegmentOpening opening = SegmentOpening::kWhole);
 
 }  // namespace aionbd

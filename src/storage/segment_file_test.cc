@@ -205,6 +205,43 @@ TEST_F(SegmentTest, DamageIsFoundOnlyWhereItIsTouched) {
   EXPECT_FALSE(section.bytes(kBlockBytes, 1).has_value()) << "stays bad";
 }
 
+TEST_F(SegmentTest, CopiesAreVerifiedAsWell) {
+  const std::string text = noise(kBlockBytes * 3 + 100, 1);
+  write({{1, text}}, 1 << 20);
+  const std::string whole = bytes();
+  // Ranges in one block, over a border, over many blocks; verified before, partly, or not at all.
+  const std::pair<uint64_t, uint64_t> ranges[] = {
+      {0, 10},          {kBlockBytes - 70, 20}, {kBlockBytes - 70, kBlockBytes * 2},
+      {0, text.size()}, {text.size() - 1, 1},   {5, 0}};
+  const auto read = [](const Section& section, uint64_t offset,
+                       uint64_t size) -> Result<std::string> {
+    std::string out(size, '-');
+    RETURN_IF_ERROR(section.read(offset, std::as_writable_bytes(std::span(out))));
+    return out;
+  };
+  for (const bool one_file : {true, false}) {
+    auto file = reopen().value();
+    for (const auto& [offset, size] : ranges) {
+      if (!one_file) file = reopen().value();
+      const Section section = file->section(1).value();
+      EXPECT_EQ(read(section, offset, size).value(), text.substr(offset, size)) << offset;
+    }
+    const Section section = file->section(1).value();
+    EXPECT_EQ(read(section, text.size(), 1).status().code(), Code::kCorruption);
+    EXPECT_EQ(read(section, UINT64_MAX, 2).status().code(), Code::kCorruption);
+  }
+  std::string damaged = whole;
+  damaged[kBlockBytes + 5] ^= 1;
+  files_.overwrite("d/" + segment_name(5), damaged);
+  const auto file = reopen().value();
+  const Section section = file->section(1).value();
+  EXPECT_TRUE(read(section, 0, 1000).has_value());
+  EXPECT_EQ(read(section, kBlockBytes, 1).status().code(), Code::kCorruption);
+  EXPECT_EQ(read(section, 0, text.size()).status().code(), Code::kCorruption);
+  EXPECT_FALSE(section.bytes(kBlockBytes, 1).has_value()) << "stays bad";
+  EXPECT_EQ(file->verify().code(), Code::kCorruption);
+}
+
 TEST_F(SegmentTest, SwappedBlocksAndStrangersAreFound) {
   const std::string same(kBlockBytes * 3, 'x');
   write({{1, same}}, 1 << 20);

@@ -15,9 +15,8 @@
 #include "base/mutex.h"
 #include "base/rng.h"
 #include "storage/format.h"
-#include "storage/log_reader.h"
-#include "storage/manifest.h"
 #include "storage/memory_storage.h"
+#include "storage/store_files.h"
 #include "storage/wal.h"
 
 namespace aionbd {
@@ -25,40 +24,6 @@ namespace {
 
 /// Foreign names reported one by one; the rest are counted.
 constexpr size_t kForeignNamesMax = 8;
-
-/// The names in a data directory, sorted by what they are.
-struct Listing {
-  bool has_manifest = false;
-  std::vector<Lsn> logs;  // first lsns, ascending (as their names are)
-  std::vector<SegmentId> segments;
-  std::vector<std::string> temps;
-  std::vector<std::string> foreign;
-};
-
-bool own_temp(std::string_view name) {
-  if (!name.ends_with(kTempSuffix)) return false;
-  name.remove_suffix(kTempSuffix.size());
-  return name == kManifestName || parse_log_name(name) || parse_segment_name(name);
-}
-
-Result<Listing> list_store(FileSystem* files, const std::string& dir) {
-  ASSIGN_OR_RETURN(const std::vector<std::string> names, files->list(dir));
-  Listing out;
-  for (const std::string& name : names) {
-    if (name == kManifestName) {
-      out.has_manifest = true;
-    } else if (const auto first_lsn = parse_log_name(name)) {
-      out.logs.push_back(*first_lsn);
-    } else if (const auto id = parse_segment_name(name)) {
-      out.segments.push_back(*id);
-    } else if (own_temp(name)) {
-      out.temps.push_back(name);
-    } else if (name != kLockName) {
-      out.foreign.push_back(name);
-    }
-  }
-  return out;
-}
 
 std::string parent_of(const std::string& path) {
   const size_t end = path.find_last_not_of('/');
@@ -115,8 +80,8 @@ class FileStorage final : public Storage {
   std::string path_of(std::string_view name) const {
     return options_.dir + "/" + std::string(name);
   }
-  Status first_start(const Listing& listing);
-  void remove_leftovers(const Listing& listing);
+  Status first_start(const StoreListing& listing);
+  void remove_leftovers(const StoreListing& listing);
   bool remove_file(const std::string& name);
   void collect_garbage();
   Result<Manifest> next_manifest(std::string catalog, std::vector<SegmentId> live,
@@ -148,7 +113,7 @@ Status FileStorage::start() {
   FileSystem* files = options_.files;
   RETURN_IF_ERROR(files->make_dirs(options_.dir));
   ASSIGN_OR_RETURN(lock_, files->lock(path_of(kLockName)));
-  ASSIGN_OR_RETURN(Listing listing, list_store(files, options_.dir));
+  ASSIGN_OR_RETURN(StoreListing listing, list_store(files, options_.dir));
   if (!listing.has_manifest) {
     RETURN_IF_ERROR(first_start(listing));
     ASSIGN_OR_RETURN(listing, list_store(files, options_.dir));
@@ -183,7 +148,7 @@ Status FileStorage::start() {
 }
 
 /// Makes an empty store, or finishes making one. The store exists once its manifest is durable.
-Status FileStorage::first_start(const Listing& listing) {
+Status FileStorage::first_start(const StoreListing& listing) {
   FileSystem* files = options_.files;
   const bool debris =
       listing.segments.empty() && (listing.logs.empty() || listing.logs == std::vector<Lsn>{1});
@@ -214,7 +179,7 @@ Status FileStorage::first_start(const Listing& listing) {
 }
 
 /// Puts what the manifest does not need on the garbage list and removes it.
-void FileStorage::remove_leftovers(const Listing& listing) {
+void FileStorage::remove_leftovers(const StoreListing& listing) {
   {
     MutexLock lock(mutex_);
     garbage_.insert(listing.temps.begin(), listing.temps.end());

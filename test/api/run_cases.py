@@ -52,6 +52,13 @@ def generated_vector(dimension, seed):
     return [rng.randrange(-1000, 1000) / 1000 for _ in range(dimension)]
 
 
+def generated_payload(i, kind):
+    """{"n"} or, of kind "mixed", a field of each type that is indexed."""
+    if kind != "mixed":
+        return {"n": i}
+    return {"n": i, "tag": f"t{i % 100}", "even": i % 2 == 0, "tags": [f"a{i % 7}", f"b{i % 11}"]}
+
+
 def expand(value, variables):
     """`value` with its generators ({"$range": ...} and so on) and ${variables} filled in."""
     if isinstance(value, str):
@@ -80,7 +87,8 @@ def expand(value, variables):
     if "$points" in value:  # {"first", "count", "dimension", "payload"?}
         spec = expand(value["$points"], variables)
         return [{"id": i, "values": generated_vector(spec["dimension"], i),
-                 **({"payload": {"n": i}} if spec.get("payload") else {})}
+                 **({"payload": generated_payload(i, spec["payload"])} if spec.get("payload")
+                    else {})}
                 for i in range(spec["first"], spec["first"] + spec["count"])]
     return {key: expand(item, variables) for key, item in value.items()}
 
@@ -221,8 +229,34 @@ def check_expected(expect, answer, saved):
     for part in as_list(expect.get("body_contains", [])):
         if part.encode() not in answer.body:
             raise Failure(f"body without {part!r}: {answer}")
+    if "hits_of" in expect:
+        wrong = hits_differ(expect["hits_of"], answer.json(), json.loads(
+            saved[expect["hits_of"]["body"]]))
+        if wrong:
+            raise Failure(f"{wrong}\n      in {answer}")
     if "body_same_as" in expect and answer.body != saved[expect["body_same_as"]]:
         raise Failure(f"not the bytes of '{expect['body_same_as']}': {answer}")
+
+
+def hits_differ(wanted, got, saved):
+    """None when `got` has as many hits as the saved answer, at least the share `wanted["share"]` of
+    them the same (id and value), in the order of the saved answer; else what is wrong."""
+    hits, others = got.get("hits"), saved["hits"]
+    if not isinstance(hits, list) or len(hits) != len(others):
+        return f"{len(others)} hits wanted, got {hits if hits is None else len(hits)}"
+    values = {hit["id"]: hit["value"] for hit in others}
+    places = {hit["id"]: place for place, hit in enumerate(others)}
+    same = [hit for hit in hits if hit["id"] in values]
+    if len({hit["id"] for hit in hits}) != len(hits):
+        return "an id twice"
+    for hit in same:
+        if hit["value"] != values[hit["id"]]:
+            return f"{hit['id']} has value {hit['value']}, not {values[hit['id']]}"
+    if [places[hit["id"]] for hit in same] != sorted(places[hit["id"]] for hit in same):
+        return "hits in another order"
+    if len(same) < wanted["share"] * len(others):
+        return f"{len(same)} of {len(others)} hits are those of '{wanted['body']}'"
+    return None
 
 
 def as_list(value):

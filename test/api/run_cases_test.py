@@ -56,6 +56,15 @@ EXPECTATIONS = [
     ({"code": "x"}, OK, False),
 ]
 
+# (share wanted, hits as (id, value), whether they are those of (1, 0.5), (2, 0.6), (3, 0.7))
+SAVED_HITS = [(1, 0.5), (2, 0.6), (3, 0.7)]
+HITS = [
+    (1.0, SAVED_HITS, True), (1.0, [(1, 0.5), (2, 0.6), (4, 0.8)], False),
+    (0.6, [(1, 0.5), (2, 0.6), (4, 0.8)], True), (0.6, [(1, 0.5), (2, 0.6)], False),
+    (0.6, [(1, 0.5), (2, 0.7), (4, 0.8)], False), (0.6, [(2, 0.6), (1, 0.5), (4, 0.8)], False),
+    (0.3, [(1, 0.5), (1, 0.5), (2, 0.6)], False),
+]
+
 
 def holds(check, *arguments):
     try:
@@ -75,6 +84,12 @@ def main():
     results += [(f"check_expected {case[0]}",
                  holds(run_cases.check_expected, case[0], case[1], saved) == case[2])
                 for case in EXPECTATIONS]
+    def hits_of(pairs):
+        return {"hits": [{"id": point, "value": value} for point, value in pairs]}
+    results += [(f"hits_differ {case}",
+                 (run_cases.hits_differ({"body": "same", "share": case[0]}, hits_of(case[1]),
+                                        hits_of(SAVED_HITS)) is None) == case[2])
+                for case in HITS]
     for name, right in results:
         if not right:
             print(f"FAILED {name}")

@@ -1,0 +1,180 @@
+// backup_store and restore_store on real stores: what comes back is what was there; what is damaged
+// or hostile changes nothing.
+#include "aionbd/store.h"
+#include "engine/test_store.h"
+#include "storage/backup.h"
+
+namespace aionbd {
+namespace {
+
+class StoreBackupTest : public StoreTest {
+ protected:
+  StoreBackupTest() : backups_(root_ + "/backups"), restored_(root_ + "/restored") {}
+
+  BackupReport backup() {
+    const auto report = backup_store(dir_, backups_);
+    EXPECT_TRUE(report.has_value()) << report.status().to_string();
+    return report.has_value() ? *report : BackupReport();
+  }
+  Status restore(const RestoreOptions& options = {}) {
+    return restore_store(backups_, restored_, options).status();
+  }
+  /// The files of the backup directory, without its lock.
+  std::vector<std::string> backup_files() const {
+    std::vector<std::string> out;
+    for (const auto& entry : std::filesystem::directory_iterator(backups_)) {
+      const std::string name = entry.path().filename().string();
+      if (name != "LOCK") out.push_back(backups_ + "/" + name);
+    }
+    std::sort(out.begin(), out.end());
+    return out;
+  }
+
+  std::string backups_;
+  std::string restored_;
+};
+
+TEST_F(StoreBackupTest, ComesBackByteForByte) {
+  const auto before = bytes_of_dir(dir_);
+  const BackupReport report = backup();
+  EXPECT_EQ(report.number, 1u);
+  EXPECT_EQ(report.files_shared, 0u);
+  EXPECT_LT(report.packed_bytes, report.raw_bytes);
+  EXPECT_EQ(bytes_of_dir(dir_), before) << "the store was only read";
+  ASSERT_TRUE(restore().ok());
+  EXPECT_EQ(bytes_of_dir(restored_), before);
+  EXPECT_EQ(content_of(restored_), content_of(dir_));
+  EXPECT_FALSE(std::filesystem::exists(restored_ + ".restoring"));
+}
+
+TEST_F(StoreBackupTest, SecondBackupStoresOnlyWhatIsNew) {
+  const BackupReport first = backup();
+  const StoreContent content_then = content_of(dir_);
+  {
+    const auto database = Database::open(options_for(dir_)).value();
+    const auto collection = database->collection("docs").value();
+    ASSERT_TRUE(collection->upsert(docs(9000, 10, 3)).has_value());
+    ASSERT_TRUE(database->checkpoint().ok());
+  }
+  const StoreContent content_now = content_of(dir_);
+  const BackupReport second = backup();
+  EXPECT_EQ(second.number, 2u);
+  EXPECT_GE(second.files_shared, 3u);
+  EXPECT_LT(second.written_bytes, first.written_bytes / 4);
+  ASSERT_TRUE(restore().ok());
+  EXPECT_EQ(content_of(restored_), content_now);
+  EXPECT_NE(content_now, content_then);
+  RestoreOptions options;
+  options.number = 1;
+  options.replace = true;
+  const auto older = restore_store(backups_, restored_, options);
+  ASSERT_TRUE(older.has_value()) << older.status().to_string();
+  EXPECT_EQ(content_of(restored_), content_then);
+  EXPECT_EQ(content_of(older->set_aside), content_now) << "the replaced store is kept";
+  const auto list = list_store_backups(backups_);
+  ASSERT_TRUE(list.has_value());
+  EXPECT_EQ(list->size(), 2u);
+}
+
+TEST_F(StoreBackupTest, RefusesWhatItMustNotTouch) {
+  backup();
+  std::filesystem::create_directories(restored_);
+  ASSERT_TRUE(restore().ok()) << "an empty directory may be taken";
+  const auto before = bytes_of_dir(restored_);
+  EXPECT_EQ(restore().code(), Code::kAlreadyExists);
+  RestoreOptions replace;
+  replace.replace = true;
+  {
+    const auto database = Database::open(options_for(restored_)).value();
+    EXPECT_EQ(restore(replace).code(), Code::kInUse);
+    EXPECT_EQ(backup_store(restored_, backups_).status().code(), Code::kInUse);
+  }
+  replace.number = 7;
+  EXPECT_EQ(restore(replace).code(), Code::kNotFound);
+  EXPECT_EQ(backup_store(root_ + "/nothing", backups_).status().code(), Code::kNotFound);
+  const std::string other = root_ + "/other";
+  fill(other);
+  EXPECT_EQ(backup_store(other, backups_).status().code(), Code::kFailedPrecondition);
+  const auto stopped =
+      backup_store(dir_, root_ + "/stopped", 3, [](uint64_t, uint64_t) { return false; });
+  EXPECT_EQ(stopped.status().code(), Code::kUnavailable);
+  EXPECT_TRUE(list_store_backups(root_ + "/stopped")->empty());
+}
+
+TEST_F(StoreBackupTest, DamagedStoreIsNotBackedUp) {
+  for (const std::string& name :
+       {names(".seg").front(), names(".log").back(), std::string("MANIFEST")}) {
+    const uint64_t middle = std::filesystem::file_size(file(name)) / 2;
+    flip(file(name), middle);
+    EXPECT_EQ(backup_store(dir_, backups_).status().code(), Code::kCorruption) << name;
+    flip(file(name), middle);
+  }
+  EXPECT_EQ(backup().number, 1u);
+}
+
+// A byte of each file of a backup, and each file cut or missing: refused, and the old store stays.
+TEST_F(StoreBackupTest, DamagedBackupChangesNothing) {
+  backup();
+  ASSERT_TRUE(restore().ok());
+  const auto before = bytes_of_dir(restored_);
+  RestoreOptions replace;
+  replace.replace = true;
+  const auto expect_refused = [&](const std::string& what) {
+    SCOPED_TRACE(what);
+    const Status status = restore(replace);
+    EXPECT_TRUE(status.code() == Code::kCorruption || status.code() == Code::kNotFound)
+        << status.to_string();
+    EXPECT_EQ(bytes_of_dir(restored_), before);
+  };
+  for (const std::string& path : backup_files()) {
+    const std::string bytes = read(path);
+    for (const size_t at : {size_t{0}, size_t{9}, bytes.size() / 3, bytes.size() - 1}) {
+      flip(path, at);
+      expect_refused(path + " flipped at " + std::to_string(at));
+      flip(path, at);
+    }
+    write(path, bytes.substr(0, bytes.size() - 1));
+    expect_refused(path + " cut");
+    write(path, bytes + "more");
+    expect_refused(path + " longer");
+    std::filesystem::remove(path);
+    expect_refused(path + " missing");
+    write(path, bytes);
+  }
+  EXPECT_TRUE(restore(replace).ok());
+}
+
+// A chunk that declares more than it may, under a right length: refused before anything is
+// allocated for it.
+TEST_F(StoreBackupTest, ImpossibleSizesAreRefused) {
+  backup();
+  for (const std::string& path : backup_files()) {
+    if (path.find("/seg-") == std::string::npos) continue;
+    std::string bytes = read(path);
+    for (size_t i = 0; i < 8; ++i) bytes[i] = '\xFF';
+    write(path, bytes);
+    EXPECT_EQ(restore().code(), Code::kCorruption);
+    EXPECT_FALSE(std::filesystem::exists(restored_));
+    break;
+  }
+}
+
+TEST_F(StoreBackupTest, LeftoversOfACrashAreNoHindrance) {
+  backup();
+  write(backups_ + "/BACKUP-0000000000000002.tmp", "half");
+  write(backups_ + "/log-0000000000000002-0000000000000001.zst.tmp", "half");
+  std::filesystem::create_directories(restored_ + ".restoring");
+  write(restored_ + ".restoring/0000000000000001.seg", "half");
+  write(restored_ + ".restoring/MANIFEST.tmp", "half");
+  EXPECT_EQ(backup().number, 2u);
+  EXPECT_TRUE(restore().ok());
+  EXPECT_EQ(content_of(restored_), content_of(dir_));
+  std::filesystem::create_directories(restored_ + "2.restoring");
+  write(restored_ + "2.restoring/mine", "keep");
+  restored_ += "2";
+  EXPECT_EQ(restore().code(), Code::kAlreadyExists);
+  EXPECT_EQ(read(restored_ + ".restoring/mine"), "keep");
+}
+
+}  // namespace
+}  // namespace aionbd
