@@ -185,7 +185,8 @@ void Pinning::shrink_to(uint64_t limit) {
   if (memory_.resident_bytes() <= limit) return;
   memory_.give_back_freed();
   if (memory_.resident_bytes() <= limit) return;
-  for (const auto& segment : all) segment->forget_pages(false);
+  // Pinned codes come back with the next searches; what else was read of their files does not.
+  for (const auto& segment : all) segment->forget_pages(true);
 }
 
 }  // namespace aionbd
