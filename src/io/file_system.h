@@ -51,7 +51,7 @@ class MappedFile {
   /// Copies the bytes from `offset` on to `out`, which then are not resident for having been read.
   /// REQUIRES: they lie within the file. Errors: io_error.
   virtual Status read_at(uint64_t offset, std::span<std::byte> out) const {
-    std::memcpy(out.data(), bytes().data() + offset, out.size());
+    if (!out.empty()) std::memcpy(out.data(), bytes().data() + offset, out.size());
     return Status();
   }
   /// Says that the bytes will not be needed for a while: they leave this process's resident memory,
