@@ -81,7 +81,7 @@ class Input {
   T get() {
     T value{};
     const size_t n = std::min(sizeof(T), size_ - at_);
-    std::memcpy(&value, data_ + at_, n);
+    if (n > 0) std::memcpy(&value, data_ + at_, n);
     at_ += n;
     return value;
   }
