@@ -308,7 +308,8 @@ TEST_F(IndexEdges, CalibrationCountsDuplicatesByDistance) {
   ASSERT_EQ(indexes().size(), 1u);
   // Any 10 of the 200 copies are right, and walks do find copies.
   double best = 0;
-  for (const RecallCurvePoint& point : indexes()[0].curve) {
+  const std::vector<IndexStats> held = indexes();
+  for (const RecallCurvePoint& point : held[0].curve) {
     if (point.k == 10) best = std::max(best, point.recall);
   }
   EXPECT_GE(best, 0.99);
