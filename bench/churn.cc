@@ -126,6 +126,7 @@ class Churn {
     wait(seconds_ / 4);
     done_.store(true);
     searcher.join();
+    print_segments();
     return std::move(measured_);
   }
 
@@ -207,6 +208,17 @@ class Churn {
       if (sample.row->name == "l2_index_build_in_flight") return sample.value > 0;
     }
     fail("the engine has no gauge of builds in flight");
+  }
+
+  /// What an answer is put together from when all is over.
+  void print_segments() const {
+    SearchRequest request = request_of(0, SearchMode::kAuto);
+    request.explain = true;
+    const SearchResult result = must(collection_->search(request), "search");
+    for (const SegmentPlan& part : result.plan) {
+      std::printf("segment of %llu rows: %s\n", static_cast<unsigned long long>(part.rows),
+                  part.plan.c_str());
+    }
   }
 
   SearchRequest request_of(uint64_t query, SearchMode mode) const {

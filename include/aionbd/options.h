@@ -60,6 +60,8 @@ struct DatabaseOptions {
   uint32_t ivf_nprobe_default = 8;
   /// Pause between two index builds in the background.
   std::chrono::milliseconds index_build_cooldown{1000};
+  /// Index builds at one time, at most one per core (but two on one core). With a memory budget: 1.
+  uint32_t index_builds_max = 2;
   /// Open stored indexes and build missing ones from the start, not at the first search that wants
   /// them.
   bool index_warmup_on_boot = true;

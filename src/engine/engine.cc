@@ -180,9 +180,8 @@ Status Engine::recover() {
   auditor_ = std::make_unique<Auditor>(context_, [this] { return all(); });
   context_->audit_wanted = [this] { auditor_->wake(); };
   if (context_->options.recall_audit) auditor_->start();
-  context_->optimize = [this](StoredCollection& collection) -> Status {
-    RETURN_IF_ERROR(maintenance_->optimize(collection));
-    return keeper_->build_all(collection);
+  context_->optimize = [this](StoredCollection& collection) {
+    return keeper_->optimize(collection);
   };
   return {};
 }

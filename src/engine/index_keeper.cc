@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "engine/index_file.h"
+#include "engine/index_build.h"
 
 namespace aionbd {
 
@@ -13,91 +13,40 @@ constexpr double kUnindexedShare = 0.25;
 /// Under a budget no more than one in this many of the rows of an indexed segment wait for an
 /// index: they are read from the disk.
 constexpr uint64_t kBudgetPartsWorth = 4;
+/// While nobody searches, small indexed segments are merged only when there are this many.
+constexpr size_t kSmallIndexesMax = 4;
 /// A build that found no memory is tried again after this many pauses.
 constexpr int kCooldownsForMemory = 3;
 /// A failed build is tried again after this many pauses: what failed (a full disk) takes time.
 constexpr int kCooldownsAfterFailure = 60;
 
-constexpr Metric kMetrics[] = {Metric::kDot, Metric::kL2, Metric::kCosine};
-
-/// The rows of a sealed segment. Thread safety: safe.
-class SegmentRows final : public RowSource {
- public:
-  explicit SegmentRows(const SealedSegment& segment) : segment_(segment) {}
-
-  uint32_t rows_count() const override { return segment_.rows_count(); }
-  uint32_t dimension() const override { return segment_.dimension(); }
-  Status read(uint32_t first, size_t n, float* out) const override {
-    if (segment_.residency() != Residency::kAll) return segment_.copy_rows(first, n, out, nullptr);
-    while (n > 0) {
-      ASSIGN_OR_RETURN(const RowBlock block, segment_.rows(first, n));
-      std::copy_n(block.values, block.count * segment_.dimension(), out);
-      out += block.count * segment_.dimension();
-      first += static_cast<uint32_t>(block.count);
-      n -= block.count;
-    }
-    return {};
-  }
-
- private:
-  const SealedSegment& segment_;
-};
-
-/// The lists of an index, copied from its file. Thread safety: safe.
-class FileLists final : public ListReader {
- public:
-  FileLists(std::shared_ptr<SegmentFile> file, Section members, Section high, size_t stride)
-      : file_(std::move(file)), members_(members), high_(high), stride_(stride) {}
-
-  Status read(size_t first, size_t n, uint32_t* members, uint8_t* high) const override {
-    RETURN_IF_ERROR(
-        members_.read(first * sizeof(uint32_t), std::as_writable_bytes(std::span(members, n))));
-    return high_.read(first * stride_, std::as_writable_bytes(std::span(high, n * stride_)));
-  }
-
- private:
-  const std::shared_ptr<SegmentFile> file_;
-  const Section members_;
-  const Section high_;
-  const size_t stride_;
-};
-
-/// An opened index, to attach to its segment.
-Result<SegmentIndexes::Entry> entry_of(std::shared_ptr<SegmentFile> file,
-                                       std::shared_ptr<const VectorIndex> index) {
-  ASSIGN_OR_RETURN(const Section members, file->section(index_tag(IndexPart::kIvfMembers)));
-  ASSIGN_OR_RETURN(const Section high, file->section(index_tag(IndexPart::kIvfHigh)));
-  auto lists = std::make_shared<const FileLists>(file, members, high, index->code_stride());
-  return SegmentIndexes::Entry{std::move(file), std::move(index), std::move(lists)};
-}
-
-/// Opens the file of an index and attaches it to its segment.
-Status open_file(Storage& storage, const CataloguedIndex& entry, const SealedSegment& segment) {
-  ASSIGN_OR_RETURN(std::shared_ptr<SegmentFile> file, storage.open_segment(entry.file));
-  if (entry.kind == IndexKind::kFields) {
-    ASSIGN_OR_RETURN(FieldIndex index, open_field_index(*file, segment.rows_count()));
-    segment.attach({std::move(file), std::move(index)});
-    return {};
-  }
-  // So the checksums at least touch no page.
-  if (segment.residency() != Residency::kAll) RETURN_IF_ERROR(file->verify());
-  ASSIGN_OR_RETURN(std::shared_ptr<const VectorIndex> index,
-                   open_vector_index(*file, segment.rows_count(), segment.dimension()));
-  if (index->metric() != entry.metric) return corruption("vector index: made for another metric");
-  // Checking touched every page; which of them are hot, searches decide.
-  file->forget_pages();
-  ASSIGN_OR_RETURN(SegmentIndexes::Entry opened, entry_of(std::move(file), std::move(index)));
-  segment.attach(entry.metric, std::move(opened));
-  return {};
-}
-
-bool has_vector_index(const Segment& segment) {
-  return std::any_of(std::begin(kMetrics), std::end(kMetrics),
-                     [&](Metric metric) { return segment.vector_index(metric) != nullptr; });
-}
-
 std::shared_ptr<const SealedSegment> as_sealed(const SegmentView& view) {
   return std::dynamic_pointer_cast<const SealedSegment>(view.segment);
+}
+
+/// Bare segments to merge for an index, and the indexed ones to merge with them; fewer than two:
+/// what there is, is built as it is.
+std::vector<SegmentView> group_to_index(const std::vector<SegmentView>& bare,
+                                        std::vector<SegmentView> with, uint64_t rows_max,
+                                        size_t indexed_min) {
+  std::vector<SegmentView> out;
+  uint64_t rows = 0;
+  for (const SegmentView& view : bare) {
+    // One of more than half the rows is built as it is, and not merged once more for what came.
+    if (view.live() > rows_max / 2 || rows + view.live() > rows_max) continue;
+    rows += view.live();
+    out.push_back(view);
+  }
+  std::sort(with.begin(), with.end(),
+            [](const SegmentView& a, const SegmentView& b) { return a.live() < b.live(); });
+  size_t small = 0;
+  uint64_t all = rows;
+  while (small < with.size() && with[small].live() <= all && all + with[small].live() <= rows_max) {
+    all += with[small].live();
+    ++small;
+  }
+  if (small >= indexed_min) out.insert(out.end(), with.begin(), with.begin() + small);
+  return out;
 }
 
 }  // namespace
@@ -110,7 +59,12 @@ IndexKeeper::IndexKeeper(std::shared_ptr<EngineContext> context,
       maintenance_(maintenance),
       pinning_(pinning) {
   if (context_->options.index_warmup_on_boot) due_ = true;
-  thread_ = std::thread([this] { run(); });
+  // A budget has room for one build. Two, even on one core, so that small ones need not wait for a
+  // large one; more than cores gain nothing.
+  const size_t most =
+      context_->budget.limit() != 0 ? 1 : std::max<size_t>(2, context_->pool->helpers_count() + 1);
+  threads_.resize(std::clamp<size_t>(context_->options.index_builds_max, 1, most));
+  for (std::thread& thread : threads_) thread = std::thread([this] { run(); });
 }
 
 IndexKeeper::~IndexKeeper() {
@@ -128,7 +82,9 @@ void IndexKeeper::wake() {
 void IndexKeeper::stop() {
   stopping_.store(true);
   wake();
-  if (thread_.joinable()) thread_.join();
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
+  }
 }
 
 bool IndexKeeper::wait_for_work() {
@@ -159,11 +115,8 @@ void IndexKeeper::run() {
         }
         busy = busy || !done || *done;
       };
-      MutexLock lock(work_mutex_);
-      note(step_fields(*collection, kIndexRowsMin));
-      for (const Metric metric : collection->wanted_metrics()) {
-        note(step(*collection, metric, kIndexRowsMin));
-      }
+      note(step_fields(*collection));
+      for (const Metric metric : collection->wanted_metrics()) note(step(*collection, metric));
     }
     MutexLock lock(wake_mutex_);
     if (busy) due_ = true;
@@ -171,19 +124,10 @@ void IndexKeeper::run() {
   }
 }
 
-Status IndexKeeper::build_all(StoredCollection& collection) {
-  for (const Metric metric : collection.wanted_metrics()) {
-    for (;;) {
-      MutexLock lock(work_mutex_);
-      ASSIGN_OR_RETURN(const bool more, step(collection, metric, kIndexRowsMin));
-      if (!more) break;
-    }
-  }
-  for (;;) {
-    MutexLock lock(work_mutex_);
-    ASSIGN_OR_RETURN(const bool more, step_fields(collection, kIndexRowsMin));
-    if (!more) return {};
-  }
+// ---- what is due --------------------------------------------------------------------------------
+
+Cancelled IndexKeeper::cancelled_for(const StoredCollection& collection) const {
+  return [this, &collection] { return stopping_.load() || !collection.alive().ok(); };
 }
 
 bool IndexKeeper::put_off(SegmentId segment, Metric metric) const {
@@ -191,86 +135,228 @@ bool IndexKeeper::put_off(SegmentId segment, Metric metric) const {
   return found != not_before_.end() && context_->clock->now() < found->second;
 }
 
-Result<bool> IndexKeeper::step(StoredCollection& collection, Metric metric, uint64_t rows_min) {
-  if (stopping_.load()) return unavailable("the database is closing");
-  RETURN_IF_ERROR(collection.alive());
-  RETURN_IF_ERROR(open_stored(collection, IndexKind::kVector, metric));
-  std::vector<SegmentView> bare;   // without any index: may be merged
-  std::vector<SegmentView> other;  // with an index for another metric
-  uint64_t rows_bare = 0;
-  uint64_t rows_other = 0;
-  uint64_t rows_with = 0;
-  for (SegmentView& view : collection.sealed_segments()) {
+IndexKeeper::Supply IndexKeeper::supply_of(const StoredCollection& collection, Metric metric) {
+  Supply out;
+  for (SegmentView& view : maintenance_.free_segments(collection)) {
+    if (put_off(view.segment->id(), metric)) continue;
     if (view.segment->vector_index(metric) != nullptr) {
-      rows_with += view.rows;
-    } else if (put_off(view.segment->id(), metric)) {
-      continue;
+      out.rows_with += view.rows;
+      out.with.push_back(std::move(view));
     } else if (has_vector_index(*view.segment)) {
-      rows_other += view.rows;
-      other.push_back(std::move(view));
+      out.rows_other += view.rows;
+      out.other.push_back(std::move(view));
     } else {
-      rows_bare += view.rows;
-      bare.push_back(std::move(view));
+      out.rows_bare += view.rows;
+      out.bare.push_back(std::move(view));
     }
   }
-  const auto share = static_cast<uint64_t>(kUnindexedShare * static_cast<double>(rows_with));
-  const uint64_t rows_max =
-      indexable_rows_max(context_->budget.limit(), collection.options().dimension);
-  if (rows_max < rows_min) {
-    note_memory("no index of " + collection.name() + " can be built");
-    return false;
-  }
-  const uint64_t worth = std::max(rows_min, std::min(share, rows_max / kBudgetPartsWorth));
-  // The last rows of a load wait for a checkpoint that no further write makes due.
-  if (const uint64_t unsealed = collection.unsealed_rows(); unsealed >= worth) {
-    RETURN_IF_ERROR(maintenance_.checkpoint());
-    return collection.unsealed_rows() < unsealed;
-  }
-  if (rows_bare + rows_other < worth) return false;
-  if (rows_bare >= worth) {
-    ASSIGN_OR_RETURN(const bool merged, merge_bare(collection, bare, worth, rows_max));
-    if (merged) return true;
-  }
-  const std::vector<SegmentView>& choice = other.empty() ? bare : other;
-  // The largest: what merging left over may be too small.
-  const SegmentView& chosen =
-      *std::max_element(choice.begin(), choice.end(),
-                        [](const SegmentView& a, const SegmentView& b) { return a.rows < b.rows; });
-  if (chosen.rows < rows_min) return false;
-  const Status built = counted([&]() NO_THREAD_SAFETY_ANALYSIS {  // called before it returns
-    return build(collection, as_sealed(chosen), metric);
-  });
-  if (built.ok()) return true;
-  if (built.code() == Code::kResourceExhausted) {
-    note_memory("an index of " + collection.name() + ": " + built.message());
-    not_before_[{chosen.segment->id(), metric}] =
-        context_->clock->now() + kCooldownsForMemory * context_->options.index_build_cooldown;
-    return true;
-  }
-  note_failure(collection, chosen.segment->id(), metric, built);
-  if (built.code() == Code::kFailedPrecondition) return true;
-  return built;
+  return out;
 }
 
-Result<bool> IndexKeeper::merge_bare(StoredCollection& collection,
-                                     const std::vector<SegmentView>& bare, uint64_t worth,
-                                     uint64_t rows_max) {
-  std::vector<SegmentId> ids;
-  uint64_t rows = 0;
-  for (const SegmentView& view : bare) {
-    // One of more than half the rows is built as it is, and not merged once more for what came.
-    if (view.live() > rows_max / 2 || rows + view.live() > rows_max) continue;
-    rows += view.live();
-    ids.push_back(view.segment->id());
+IndexKeeper::Terms IndexKeeper::terms_of(const StoredCollection& collection,
+                                         const Supply& supply) const {
+  Terms out;
+  const uint64_t bare = supply.rows_bare + collection.unsealed_rows();
+  out.asked = collection.bare_reads() >= kReadsPerBuild * std::max(bare, kIndexRowsAsked);
+  out.rows_min = out.asked ? kIndexRowsAsked : kIndexRowsMin;
+  out.rows_max = indexable_rows_max(context_->budget.limit(), collection.options().dimension);
+  const auto share = static_cast<uint64_t>(kUnindexedShare * static_cast<double>(supply.rows_with));
+  out.worth = out.asked ? out.rows_min
+                        : std::max(out.rows_min, std::min(share, out.rows_max / kBudgetPartsWorth));
+  return out;
+}
+
+std::optional<IndexKeeper::Job> IndexKeeper::set_aside(StoredCollection& collection, Task task,
+                                                       Metric metric,
+                                                       std::vector<SegmentView> inputs) {
+  std::optional<Maintenance::Claim> claim = maintenance_.claim(collection, inputs);
+  if (!claim) return std::nullopt;
+  running_.insert(collection.uid());
+  return Job{task, metric, std::move(inputs), std::move(*claim)};
+}
+
+std::optional<IndexKeeper::Job> IndexKeeper::choose(StoredCollection& collection, Metric metric,
+                                                    Supply supply, const Terms& terms) {
+  const uint64_t rows_without = supply.rows_bare + supply.rows_other;
+  if (terms.rows_max >= terms.rows_min && rows_without >= terms.worth) {
+    if (supply.rows_bare >= terms.worth) {
+      std::vector<SegmentView> group = group_to_index(supply.bare, supply.with, terms.rows_max,
+                                                      terms.asked ? 1 : kSmallIndexesMax);
+      uint64_t rows = 0;
+      for (const SegmentView& view : group) rows += view.live();
+      if (group.size() > 1 && rows >= terms.worth) {
+        return set_aside(collection, Task::kMerge, metric, std::move(group));
+      }
+    }
+    const std::vector<SegmentView>& choice = supply.other.empty() ? supply.bare : supply.other;
+    // The largest: what merging left over may be too small.
+    const SegmentView& chosen = *std::max_element(
+        choice.begin(), choice.end(),
+        [](const SegmentView& a, const SegmentView& b) { return a.rows < b.rows; });
+    if (chosen.rows >= terms.rows_min) {
+      return set_aside(collection, Task::kIndex, metric, {chosen});
+    }
   }
-  if (ids.size() < 2 || rows < worth) return false;
-  const Status merged = maintenance_.merge_segments(collection, ids);
-  if (merged.code() == Code::kResourceExhausted) {
-    note_memory(merged.message());
-    return false;
+  std::vector<SegmentView> stale =
+      choose_merge(std::move(supply.with), context_->options.compact_after,
+                   mergeable_rows_max(context_->budget.limit(), collection.options().dimension));
+  if (stale.empty()) return std::nullopt;
+  return set_aside(collection, Task::kMerge, metric, std::move(stale));
+}
+
+Result<bool> IndexKeeper::step(StoredCollection& collection, Metric metric) {
+  std::optional<Job> job;
+  {
+    MutexLock lock(work_mutex_);
+    if (stopping_.load()) return unavailable("the database is closing");
+    RETURN_IF_ERROR(collection.alive());
+    RETURN_IF_ERROR(open_stored(collection, IndexKind::kVector, metric));
+    Supply supply = supply_of(collection, metric);
+    const Terms terms = terms_of(collection, supply);
+    if (terms.rows_max < terms.rows_min) {
+      note_memory("no index of " + collection.name() + " can be built");
+    } else if (const uint64_t unsealed = collection.unsealed_rows(); unsealed >= terms.worth) {
+      // The last rows of a load wait for a checkpoint that no further write makes due.
+      RETURN_IF_ERROR(maintenance_.checkpoint());
+      return collection.unsealed_rows() < unsealed;
+    }
+    job = choose(collection, metric, std::move(supply), terms);
   }
-  RETURN_IF_ERROR(merged);
+  if (!job) return false;
+  RETURN_IF_ERROR(perform(collection, std::move(*job)));
   return true;
+}
+
+Result<bool> IndexKeeper::step_fields(StoredCollection& collection) {
+  std::optional<Job> job;
+  {
+    MutexLock lock(work_mutex_);
+    if (stopping_.load()) return unavailable("the database is closing");
+    RETURN_IF_ERROR(collection.alive());
+    RETURN_IF_ERROR(open_stored(collection, IndexKind::kFields, Metric::kDot));
+    if (!collection.wants_fields()) return false;
+    for (const SegmentView& view : maintenance_.free_segments(collection)) {
+      const std::shared_ptr<const SealedSegment> segment = as_sealed(view);
+      if (segment->rows_count() < kIndexRowsMin || !segment->has_payloads()) continue;
+      if (segment->field_index() != nullptr) continue;
+      job = set_aside(collection, Task::kFields, Metric::kDot, {view});
+      break;
+    }
+  }
+  if (!job) return false;
+  RETURN_IF_ERROR(perform(collection, std::move(*job)));
+  return true;
+}
+
+bool IndexKeeper::wait_for_running(const StoredCollection& collection) {
+  MutexLock lock(work_mutex_);
+  const size_t running = running_.count(collection.uid());
+  if (running == 0) return false;
+  while (running_.count(collection.uid()) >= running) ended_.wait(work_mutex_);
+  return true;
+}
+
+Status IndexKeeper::build_missing(StoredCollection& collection) {
+  for (;;) {
+    bool more = false;
+    for (const Metric metric : collection.wanted_metrics()) {
+      ASSIGN_OR_RETURN(const bool done, step(collection, metric));
+      more = more || done;
+    }
+    ASSIGN_OR_RETURN(const bool done, step_fields(collection));
+    if (!more && !done && !wait_for_running(collection)) return {};
+  }
+}
+
+std::vector<IndexKeeper::Job> IndexKeeper::jobs_of_optimize(StoredCollection& collection) {
+  MutexLock lock(work_mutex_);
+  while (running_.contains(collection.uid())) ended_.wait(work_mutex_);
+  const uint64_t rows_max =
+      mergeable_rows_max(context_->budget.limit(), collection.options().dimension);
+  std::vector<Job> out;
+  for (auto& group : groups_to_merge(maintenance_.free_segments(collection), rows_max)) {
+    std::optional<Job> job = set_aside(collection, Task::kMerge, Metric::kDot, std::move(group));
+    if (job) out.push_back(std::move(*job));
+  }
+  return out;
+}
+
+Status IndexKeeper::optimize(StoredCollection& collection) {
+  RETURN_IF_ERROR(maintenance_.checkpoint());
+  // What is stored is opened first: whether a segment has an index decides who merges it.
+  {
+    MutexLock lock(work_mutex_);
+    for (const Metric metric : collection.wanted_metrics()) {
+      RETURN_IF_ERROR(open_stored(collection, IndexKind::kVector, metric));
+    }
+  }
+  Status failed;
+  for (Job& job : jobs_of_optimize(collection)) {
+    const Status done = perform(collection, std::move(job));
+    if (failed.ok()) failed = done;
+  }
+  RETURN_IF_ERROR(failed);
+  return build_missing(collection);
+}
+
+// ---- doing it -----------------------------------------------------------------------------------
+
+Status IndexKeeper::perform(StoredCollection& collection, Job job) {
+  EngineMetrics& metrics = context_->metrics;
+  metrics.index_build_requests.add();
+  metrics.index_build_in_flight.add(1);
+  const MonotonicTime start = context_->clock->now();
+  collection.reset_bare_reads();
+  Status done;
+  Status told;
+  switch (job.task) {
+    case Task::kIndex: done = build(collection, job); break;
+    case Task::kFields: done = build_fields(collection, job); break;
+    case Task::kMerge: done = merge(collection, job); break;
+  }
+  metrics.index_build_in_flight.add(-1);
+  (done.ok() ? metrics.index_build_successes : metrics.index_build_failures).add();
+  if (done.ok()) metrics.index_build_time.observe_us(elapsed_us(start, context_->clock->now()));
+  for (const SegmentView& view : job.inputs) {
+    if (!done.ok()) told = note_failure(collection, view.segment->id(), job.metric, done);
+  }
+  { const Maintenance::Claim released = std::move(job.claim); }
+  {
+    MutexLock lock(work_mutex_);
+    running_.erase(running_.find(collection.uid()));
+  }
+  ended_.notify_all();
+  return told;
+}
+
+Status IndexKeeper::note_failure(const StoredCollection& collection, SegmentId segment,
+                                 Metric metric, const Status& why) {
+  if (stopping_.load() || !collection.alive().ok()) return why;
+  const MonotonicTime now = context_->clock->now();
+  const auto pause = context_->options.index_build_cooldown;
+  MonotonicTime until = now + kCooldownsAfterFailure * pause;
+  Status told = why;
+  MutexLock lock(work_mutex_);
+  if (why.code() == Code::kResourceExhausted) {
+    note_memory("an index of " + collection.name() + ": " + why.message());
+    until = now + kCooldownsForMemory * pause;
+    told = {};
+  } else if (why.code() == Code::kFailedPrecondition) {
+    // Counted, but nothing is wrong with the collection.
+    until = MonotonicTime::max();
+    context_->logger.info("engine: " + collection.name() +
+                          " stays without an index: " + why.message());
+    told = {};
+  }
+  not_before_[{segment, metric}] = until;
+  return told;
+}
+
+void IndexKeeper::note_memory(const std::string& what) {
+  context_->metrics.index_build_memory_waits.add();
+  if (memory_told_) return;
+  memory_told_ = true;
+  context_->logger.warning("engine: waiting for memory (told once): " + what);
 }
 
 Result<Pinning::Build> IndexKeeper::room_for_build(const SealedSegment& segment) {
@@ -282,47 +368,82 @@ Result<Pinning::Build> IndexKeeper::room_for_build(const SealedSegment& segment)
   return pinning_.begin_build(bytes);
 }
 
-void IndexKeeper::note_memory(const std::string& what) {
-  context_->metrics.index_build_memory_waits.add();
-  if (memory_told_) return;
-  memory_told_ = true;
-  context_->logger.warning("engine: waiting for memory (told once): " + what);
+Result<SegmentIndexes::Entry> IndexKeeper::build_vector(StoredCollection& collection,
+                                                        const SealedSegment& segment,
+                                                        Metric metric) {
+  RETURN_IF_ERROR(context_->storage->health());
+  ASSIGN_OR_RETURN(const Pinning::Build room, room_for_build(segment));
+  Result<SegmentIndexes::Entry> made =
+      build_vector_index(*context_, segment, metric, cancelled_for(collection));
+  // Only the rows are read there: what is damaged is the collection.
+  if (!made && made.error().code() == Code::kCorruption) {
+    collection.quarantine(made.error().message());
+  }
+  return made;
 }
 
-void IndexKeeper::note_failure(const StoredCollection& collection, SegmentId segment, Metric metric,
-                               const Status& why) {
-  if (why.code() == Code::kFailedPrecondition) {
-    // Counted, but nothing is wrong with the collection.
-    not_before_[{segment, metric}] = MonotonicTime::max();
-    context_->logger.info("engine: " + collection.name() +
-                          " stays without an index: " + why.message());
-  } else {
-    not_before_[{segment, metric}] =
-        context_->clock->now() + kCooldownsAfterFailure * context_->options.index_build_cooldown;
-  }
+Status IndexKeeper::build(StoredCollection& collection, const Job& job) {
+  const std::shared_ptr<const SealedSegment> segment = as_sealed(job.inputs[0]);
+  ASSIGN_OR_RETURN(SegmentIndexes::Entry entry, build_vector(collection, *segment, job.metric));
+  ASSIGN_OR_RETURN(const bool adopted,
+                   maintenance_.adopt_index(collection, {segment->id(), IndexKind::kVector,
+                                                         job.metric, entry.file->id()}));
+  if (!adopted) return {};
+  segment->attach(job.metric, std::move(entry));
+  context_->segments_changed();
+  return {};
 }
 
-Result<bool> IndexKeeper::step_fields(StoredCollection& collection, uint64_t rows_min) {
-  if (stopping_.load()) return unavailable("the database is closing");
-  RETURN_IF_ERROR(collection.alive());
-  RETURN_IF_ERROR(open_stored(collection, IndexKind::kFields, Metric::kDot));
-  if (!collection.wants_fields()) return false;
-  for (const SegmentView& view : collection.sealed_segments()) {
-    const std::shared_ptr<const SealedSegment> segment = as_sealed(view);
-    if (segment->rows_count() < rows_min || !segment->has_payloads()) continue;
-    if (segment->field_index() != nullptr) continue;
-    const Status built = counted([&]() NO_THREAD_SAFETY_ANALYSIS {  // called before it returns
-      return build_fields(collection, segment);
-    });
-    RETURN_IF_ERROR(built);
-    return true;
+Status IndexKeeper::build_fields(StoredCollection& collection, const Job& job) {
+  const std::shared_ptr<const SealedSegment> segment = as_sealed(job.inputs[0]);
+  ASSIGN_OR_RETURN(SegmentIndexes::Fields fields,
+                   build_field_index(*context_, *segment, cancelled_for(collection)));
+  ASSIGN_OR_RETURN(const bool adopted,
+                   maintenance_.adopt_index(collection, {segment->id(), IndexKind::kFields,
+                                                         Metric::kDot, fields.file->id()}));
+  if (adopted) segment->attach(std::move(fields));
+  return {};
+}
+
+Result<std::vector<CataloguedIndex>> IndexKeeper::build_all_of(StoredCollection& collection,
+                                                               const SealedSegment& segment) {
+  std::vector<CataloguedIndex> out;
+  if (segment.rows_count() < kIndexRowsAsked) return out;
+  if (segment.rows_count() > indexable_rows_max(context_->budget.limit(), segment.dimension())) {
+    return out;
   }
-  return false;
+  for (const Metric metric : collection.wanted_metrics()) {
+    Result<SegmentIndexes::Entry> entry = build_vector(collection, segment, metric);
+    if (entry) {
+      out.push_back({segment.id(), IndexKind::kVector, metric, entry->file->id()});
+      segment.attach(metric, std::move(*entry));
+      continue;
+    }
+    // Where there is no memory, or the rows do not suit one, the merge is worth having without.
+    RETURN_IF_ERROR(note_failure(collection, segment.id(), metric, entry.error()));
+  }
+  if (!collection.wants_fields() || !segment.has_payloads()) return out;
+  ASSIGN_OR_RETURN(SegmentIndexes::Fields fields,
+                   build_field_index(*context_, segment, cancelled_for(collection)));
+  out.push_back({segment.id(), IndexKind::kFields, Metric::kDot, fields.file->id()});
+  segment.attach(std::move(fields));
+  return out;
+}
+
+Status IndexKeeper::merge(StoredCollection& collection, const Job& job) {
+  ASSIGN_OR_RETURN(const Maintenance::Merge merge,
+                   maintenance_.begin_merge(collection, job.inputs));
+  std::vector<CataloguedIndex> indexes;
+  if (merge.merged != nullptr) {
+    if (context_->budget.limit() != 0) merge.merged->set_residency(Residency::kNothing);
+    ASSIGN_OR_RETURN(indexes, build_all_of(collection, *merge.merged));
+  }
+  return maintenance_.finish_merge(collection, merge, indexes);
 }
 
 Status IndexKeeper::open_stored(StoredCollection& collection, IndexKind kind, Metric metric) {
   const std::vector<CataloguedIndex> stored = maintenance_.indexes_of(collection);
-  for (const SegmentView& view : collection.sealed_segments()) {
+  for (const SegmentView& view : maintenance_.free_segments(collection)) {
     const bool open = kind == IndexKind::kFields ? view.segment->field_index() != nullptr
                                                  : view.segment->vector_index(metric) != nullptr;
     if (open) continue;
@@ -331,7 +452,7 @@ Status IndexKeeper::open_stored(StoredCollection& collection, IndexKind kind, Me
         continue;
       }
       if (kind == IndexKind::kFields) collection.note_filtered();
-      const Status opened = open_file(*context_->storage, entry, *as_sealed(view));
+      const Status opened = open_stored_index(*context_->storage, entry, *as_sealed(view));
       if (opened.ok()) {
         context_->segments_changed();
         continue;
@@ -344,88 +465,6 @@ Status IndexKeeper::open_stored(StoredCollection& collection, IndexKind kind, Me
       RETURN_IF_ERROR(maintenance_.drop_index(collection, entry.file));
     }
   }
-  return {};
-}
-
-Status IndexKeeper::counted(const std::function<Status()>& build) {
-  EngineMetrics& metrics = context_->metrics;
-  metrics.index_build_requests.add();
-  metrics.index_build_in_flight.set(1);
-  const MonotonicTime start = context_->clock->now();
-  const Status status = build();
-  metrics.index_build_in_flight.set(0);
-  (status.ok() ? metrics.index_build_successes : metrics.index_build_failures).add();
-  if (status.ok()) metrics.index_build_time.observe_us(elapsed_us(start, context_->clock->now()));
-  return status;
-}
-
-Status IndexKeeper::build(StoredCollection& collection,
-                          const std::shared_ptr<const SealedSegment>& segment, Metric metric) {
-  RETURN_IF_ERROR(context_->storage->health());
-  std::shared_ptr<SegmentFile> file;
-  {
-    ASSIGN_OR_RETURN(const Pinning::Build room, room_for_build(*segment));
-    ASSIGN_OR_RETURN(file, write_index(collection, segment, metric));
-  }
-  const bool limited = context_->budget.limit() != 0;
-  if (limited) RETURN_IF_ERROR(file->verify());
-  ASSIGN_OR_RETURN(std::shared_ptr<const VectorIndex> index,
-                   open_vector_index(*file, segment->rows_count(), segment->dimension()));
-  if (limited) file->forget_pages();
-  ASSIGN_OR_RETURN(const bool adopted,
-                   maintenance_.adopt_index(
-                       collection, {segment->id(), IndexKind::kVector, metric, file->id()}));
-  if (!adopted) return {};
-  ASSIGN_OR_RETURN(SegmentIndexes::Entry entry, entry_of(std::move(file), std::move(index)));
-  segment->attach(metric, std::move(entry));
-  context_->segments_changed();
-  return {};
-}
-
-Result<std::shared_ptr<SegmentFile>> IndexKeeper::write_index(
-    StoredCollection& collection, const std::shared_ptr<const SealedSegment>& segment,
-    Metric metric) {
-  const SegmentRows rows(*segment);
-  // The seed is the segment's, so that the same data in the same segment gets the same index.
-  Result<BuiltIndex> made = build_index(
-      rows, metric, segment->id(), context_->pool.get(),
-      [&] { return stopping_.load() || !collection.alive().ok(); },
-      build_memory_max(context_->budget.limit()));
-  // Only the rows are read there: what is damaged is the collection.
-  if (!made && made.error().code() == Code::kCorruption) {
-    collection.quarantine(made.error().message());
-  }
-  ASSIGN_OR_RETURN(const BuiltIndex built, std::move(made));
-  const SegmentId id = context_->new_segment_id();
-  ASSIGN_OR_RETURN(const std::unique_ptr<SegmentWriter> writer, context_->storage->new_segment(id));
-  const Status written = built.write([&](IndexPart part, Bytes bytes) -> Status {
-    RETURN_IF_ERROR(writer->begin_section(index_tag(part)));
-    return writer->append(bytes);
-  });
-  RETURN_IF_ERROR(written);
-  return writer->finish();
-}
-
-Status IndexKeeper::build_fields(StoredCollection& collection,
-                                 const std::shared_ptr<const SealedSegment>& segment) {
-  constexpr RowId kRowsPerLook = 4096;  // rows between two looks at whether to stop
-  FieldIndexBuilder builder;
-  for (RowId row = 0; row < segment->rows_count(); ++row) {
-    if (row % kRowsPerLook == 0 && stopping_.load()) return unavailable("the database is closing");
-    ASSIGN_OR_RETURN(const Bytes payload, segment->payload(row));
-    builder.add(payload);
-  }
-  const std::string bytes = std::move(builder).finish();
-  const SegmentId id = context_->new_segment_id();
-  ASSIGN_OR_RETURN(const std::unique_ptr<SegmentWriter> writer, context_->storage->new_segment(id));
-  RETURN_IF_ERROR(writer->begin_section(kTagFields));
-  RETURN_IF_ERROR(writer->append(as_bytes_of(bytes)));
-  ASSIGN_OR_RETURN(std::shared_ptr<SegmentFile> file, writer->finish());
-  ASSIGN_OR_RETURN(FieldIndex index, open_field_index(*file, segment->rows_count()));
-  ASSIGN_OR_RETURN(
-      const bool adopted,
-      maintenance_.adopt_index(collection, {segment->id(), IndexKind::kFields, Metric::kDot, id}));
-  if (adopted) segment->attach({std::move(file), std::move(index)});
   return {};
 }
 

@@ -1,16 +1,26 @@
-// Sees to it that large sealed segments get the indexes their searches want.
+// Sees to it that sealed segments get the indexes their searches want.
 //
-// One thread, beside writes and checkpoints: it opens the index files the catalog names (at start,
-// or at the first search), builds what is missing from an immutable segment, and hands the finished
-// file to maintenance, which makes it part of the store in one step. Until then searches are
-// answered exactly. A segment that is merged away while its index is built costs that build.
+// A few threads, beside writes and checkpoints: they open the index files the catalog names (at
+// start, or at the first search), build what is missing from immutable segments, and hand the
+// finished files to maintenance, which makes them part of the store in one step.
 //
-// Segments without an index are first merged into one when together they are worth it (a fixed
-// share of the indexed rows), so that a collection that grows has few indexes, each row is merged
-// and indexed O(log n) times, and at most that share is ever read without one.
+// What is due. Rows without an index are read one by one by every search, so they are worth one
+//   - when they are a fixed share of the indexed rows: a load that nobody searches yet is merged
+//     and indexed in large pieces, each row O(log n) times;
+//   - when searches have read them so often that building would have been cheaper: then far fewer
+//     are enough. (Whoever rents until the rent paid equals the price pays at most twice the best,
+//     as ski rental has it.)
+// The segments they are in are merged into one first. So are, with them, indexed segments that are
+// no larger than they, because each more costs each search a walk: sizes at least double, and
+// there are O(log n).
+//
+// Segments with an index are merged only together with a build of the new one (maintenance.h):
+// until it is finished the old ones answer. Two builds do not touch the same segments; a small one
+// does not wait for a large one.
 //
 // With a memory budget, segments are merged only up to the rows whose index can be built within it,
-// a build holds its memory while it runs, and waits where open rows hold it (pinning.h).
+// a build holds its memory while it runs, and waits where open rows hold it (pinning.h); there is
+// one at a time.
 //
 // Large segments with payloads get a field index, too, once a filter was asked. It takes a
 // thousandth of the time, so it comes first and waits for no merge.
@@ -21,6 +31,9 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -32,6 +45,12 @@
 
 namespace aionbd {
 
+/// Rows below which even what is searched all the time gets no index.
+inline constexpr uint64_t kIndexRowsAsked = 512;
+/// Reads of one row that cost as much as its part in building an index: some 150 us at 784
+/// dimensions, on each of two cores, against 0.12 us.
+inline constexpr uint64_t kReadsPerBuild = 2500;
+
 /// Thread safety: safe.
 class IndexKeeper {
  public:
@@ -42,43 +61,81 @@ class IndexKeeper {
 
   /// Something may be due.
   void wake();
-  /// Builds what is missing for one collection, on the caller's thread.
-  Status build_all(StoredCollection& collection);
-  /// Gives up the build in progress and begins no other; returns when the thread has ended. By the
-  /// owner only.
+  /// Seals what is open, merges all segments of a collection into one, or into as few as can be
+  /// indexed within the memory budget, and builds what indexes are missing, on the caller's thread.
+  /// Waits for builds in progress.
+  Status optimize(StoredCollection& collection) EXCLUDES(work_mutex_);
+  /// Gives up the builds in progress and begins no other; returns when the threads have ended. By
+  /// the owner only.
   void stop();
 
  private:
+  enum class Task { kIndex, kFields, kMerge };
+  /// Work on segments that are set aside for it.
+  struct Job {
+    Task task;
+    Metric metric;
+    std::vector<SegmentView> inputs;
+    Maintenance::Claim claim;
+  };
+  /// The segments nobody works on, by whether they have the index for a metric.
+  struct Supply {
+    std::vector<SegmentView> bare;   // without any index: may be merged
+    std::vector<SegmentView> other;  // with an index for another metric
+    std::vector<SegmentView> with;
+    uint64_t rows_bare = 0;
+    uint64_t rows_other = 0;
+    uint64_t rows_with = 0;
+  };
+  /// What is worth a build now.
+  struct Terms {
+    bool asked;         // searches have paid for one
+    uint64_t rows_min;  // of a segment
+    uint64_t rows_max;  // of a segment that is merged
+    uint64_t worth;     // rows without an index that make a build due
+  };
+
   void run();
   bool wait_for_work();
   /// One step for one collection: true when something was done and more may be left.
-  Result<bool> step(StoredCollection& collection, Metric metric, uint64_t rows_min)
-      REQUIRES(work_mutex_);
+  Result<bool> step(StoredCollection& collection, Metric metric) EXCLUDES(work_mutex_);
   /// The same for the index of the payloads.
-  Result<bool> step_fields(StoredCollection& collection, uint64_t rows_min) REQUIRES(work_mutex_);
+  Result<bool> step_fields(StoredCollection& collection) EXCLUDES(work_mutex_);
+  Status build_missing(StoredCollection& collection) EXCLUDES(work_mutex_);
+  std::vector<Job> jobs_of_optimize(StoredCollection& collection) EXCLUDES(work_mutex_);
+  /// False when nothing is in progress for the collection; true after something ended.
+  bool wait_for_running(const StoredCollection& collection) EXCLUDES(work_mutex_);
+
+  Supply supply_of(const StoredCollection& collection, Metric metric) REQUIRES(work_mutex_);
+  Terms terms_of(const StoredCollection& collection, const Supply& supply) const;
+  std::optional<Job> choose(StoredCollection& collection, Metric metric, Supply supply,
+                            const Terms& terms) REQUIRES(work_mutex_);
+  std::optional<Job> set_aside(StoredCollection& collection, Task task, Metric metric,
+                               std::vector<SegmentView> inputs) REQUIRES(work_mutex_);
+  /// Does a job, counted, and lets go of its segments.
+  Status perform(StoredCollection& collection, Job job) EXCLUDES(work_mutex_);
+  Status build(StoredCollection& collection, const Job& job);
+  Status build_fields(StoredCollection& collection, const Job& job);
+  Status merge(StoredCollection& collection, const Job& job);
+  /// Builds and attaches the indexes that the collection wants of a segment that is not part of it
+  /// yet.
+  Result<std::vector<CataloguedIndex>> build_all_of(StoredCollection& collection,
+                                                    const SealedSegment& segment);
+  Result<SegmentIndexes::Entry> build_vector(StoredCollection& collection,
+                                             const SealedSegment& segment, Metric metric);
   /// Opens the index files of one kind that are not open yet.
   Status open_stored(StoredCollection& collection, IndexKind kind, Metric metric)
       REQUIRES(work_mutex_);
-  Status build(StoredCollection& collection, const std::shared_ptr<const SealedSegment>& segment,
-               Metric metric) REQUIRES(work_mutex_);
-  Status build_fields(StoredCollection& collection,
-                      const std::shared_ptr<const SealedSegment>& segment) REQUIRES(work_mutex_);
-  /// Merges some of the segments without an index where that pays; true when it did.
-  Result<bool> merge_bare(StoredCollection& collection, const std::vector<SegmentView>& bare,
-                          uint64_t worth, uint64_t rows_max) REQUIRES(work_mutex_);
   /// Makes room in the budget for a build; seals open rows if they hold it.
-  Result<Pinning::Build> room_for_build(const SealedSegment& segment) REQUIRES(work_mutex_);
-  /// Counts and tells, once, that something waits for memory.
-  void note_memory(const std::string& what) REQUIRES(work_mutex_);
-  Result<std::shared_ptr<SegmentFile>> write_index(
-      StoredCollection& collection, const std::shared_ptr<const SealedSegment>& segment,
-      Metric metric) REQUIRES(work_mutex_);
-  /// Runs one build, counted.
-  Status counted(const std::function<Status()>& build);
+  Result<Pinning::Build> room_for_build(const SealedSegment& segment);
+  Cancelled cancelled_for(const StoredCollection& collection) const;
   /// Not now: a build failed a while ago, or the rows do not suit an index.
   bool put_off(SegmentId segment, Metric metric) const REQUIRES(work_mutex_);
-  void note_failure(const StoredCollection& collection, SegmentId segment, Metric metric,
-                    const Status& why) REQUIRES(work_mutex_);
+  /// What a failure means for the next try; what is returned is worth telling.
+  Status note_failure(const StoredCollection& collection, SegmentId segment, Metric metric,
+                      const Status& why) EXCLUDES(work_mutex_);
+  /// Counts and tells, once, that something waits for memory.
+  void note_memory(const std::string& what) REQUIRES(work_mutex_);
 
   // Constant after construction.
   const std::shared_ptr<EngineContext> context_;
@@ -87,8 +144,10 @@ class IndexKeeper {
   Pinning& pinning_;
 
   std::atomic<bool> stopping_{false};
-  /// Held for a whole step. Before maintenance's job lock in the lock order.
+  /// Held while work is chosen. Before maintenance's job lock in the lock order.
   Mutex work_mutex_;
+  CondVar ended_;
+  std::multiset<CollectionUid> running_ GUARDED_BY(work_mutex_);
   /// When a build that failed may be tried again.
   std::map<std::pair<SegmentId, Metric>, MonotonicTime> not_before_ GUARDED_BY(work_mutex_);
   bool memory_told_ GUARDED_BY(work_mutex_) = false;
@@ -97,7 +156,7 @@ class IndexKeeper {
   CondVar wake_;
   bool due_ GUARDED_BY(wake_mutex_) = false;
   MonotonicTime rest_until_ GUARDED_BY(wake_mutex_) = MonotonicTime();
-  std::thread thread_;
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace aionbd

@@ -20,6 +20,10 @@ bool mostly_dead(const SegmentView& view) {
   return view.rows > 0 && 2 * view.dead->count() > view.rows;
 }
 
+bool is_input(const std::vector<SegmentView>& inputs, SegmentId id) {
+  return find_segment(inputs, id) != nullptr;
+}
+
 }  // namespace
 
 std::vector<SegmentView> choose_merge(std::vector<SegmentView> sealed, uint32_t compact_after,
@@ -202,7 +206,9 @@ Status Maintenance::checkpoint_locked() {
   }
   for (Sealed& job : jobs) {
     for (size_t i = 0; i < job.segments.size(); ++i) {
-      const Status replaced = job.collection->replace({job.frozen.parts[i].view}, job.segments[i]);
+      std::vector<std::shared_ptr<const SealedSegment>> sealed;
+      if (job.segments[i] != nullptr) sealed.push_back(job.segments[i]);
+      const Status replaced = job.collection->replace({job.frozen.parts[i].view}, sealed);
       // The root names the new segment already: this collection's memory no longer agrees with it.
       if (!replaced.ok()) job.collection->quarantine(replaced.message());
     }
@@ -269,83 +275,97 @@ Status Maintenance::publish(Lsn replay_after) {
 Status Maintenance::compact_due() {
   for (const auto& collection : collections_()) {
     if (!collection->quarantine_reason().empty()) continue;
+    std::vector<SegmentView> plain = free_segments_locked(*collection);
+    std::erase_if(plain, [](const SegmentView& view) { return has_vector_index(*view.segment); });
     const std::vector<SegmentView> inputs =
-        choose_merge(collection->sealed_segments(), context_->options.compact_after,
+        choose_merge(std::move(plain), context_->options.compact_after,
                      mergeable_rows_max(context_->budget.limit(), collection->options().dimension));
     if (inputs.empty()) continue;
-    const Status merged = merge_within_budget(*collection, inputs);
-    if (merged.code() == Code::kResourceExhausted) continue;  // its turn comes again
-    if (merged.code() == Code::kCorruption || merged.code() == Code::kInternal) {
-      collection->quarantine(merged.message());  // the others still want their turn
-    } else if (!merged.ok()) {
-      return merged;
+    const Result<Merge> merge = write_within_budget(*collection, inputs);
+    const Status done = merge ? publish_merged(*collection, *merge, {}) : merge.error();
+    context_->segments_changed();
+    if (done.code() == Code::kResourceExhausted) continue;  // its turn comes again
+    if (done.code() == Code::kCorruption || done.code() == Code::kInternal) {
+      collection->quarantine(done.message());  // the others still want their turn
+    } else if (!done.ok()) {
+      return done;
     }
   }
   return {};
 }
 
-Status Maintenance::merge(StoredCollection& collection, const std::vector<SegmentView>& inputs) {
+// ---- merging ------------------------------------------------------------------------------------
+
+std::vector<SegmentView> Maintenance::free_segments_locked(const StoredCollection& collection) {
+  std::vector<SegmentView> out = collection.sealed_segments();
+  std::erase_if(out, [&](const SegmentView& view)
+                         REQUIRES(job_mutex_) { return claimed_.contains(view.segment->id()); });
+  return out;
+}
+
+std::vector<SegmentView> Maintenance::free_segments(const StoredCollection& collection) {
+  MutexLock lock(job_mutex_);
+  return free_segments_locked(collection);
+}
+
+std::optional<Maintenance::Claim> Maintenance::claim(const StoredCollection& collection,
+                                                     const std::vector<SegmentView>& segments) {
+  MutexLock lock(job_mutex_);
+  const std::vector<SegmentView> free = free_segments_locked(collection);
+  std::vector<SegmentId> ids;
+  for (const SegmentView& wanted : segments) {
+    const SegmentId id = wanted.segment->id();
+    const bool there = std::any_of(free.begin(), free.end(), [&](const SegmentView& view) {
+      return view.segment->id() == id;
+    });
+    if (!there) return std::nullopt;
+    ids.push_back(id);
+  }
+  claimed_.insert(ids.begin(), ids.end());
+  return Claim(this, std::move(ids));
+}
+
+void Maintenance::release(const std::vector<SegmentId>& ids) {
+  MutexLock lock(job_mutex_);
+  for (const SegmentId id : ids) claimed_.erase(id);
+}
+
+Result<Maintenance::Merge> Maintenance::write_merged(StoredCollection& collection,
+                                                     std::vector<SegmentView> inputs) {
   const MonotonicTime start = context_->clock->now();
   // Rows that `inputs` show as dead are dropped for good, so their deaths must be durable.
   RETURN_IF_ERROR(context_->storage->sync());
-  const auto is_input = [&](SegmentId id) {
-    return std::any_of(inputs.begin(), inputs.end(),
-                       [&](const SegmentView& view) { return view.segment->id() == id; });
-  };
-  StoredCollection::Catalogued catalogued = collection.catalogued;
-  std::erase_if(catalogued.segments, is_input);
-  std::erase_if(catalogued.indexes,
-                [&](const CataloguedIndex& index) { return is_input(index.segment); });
+  std::vector<SegmentId> others = collection.catalogued.segments;
+  std::erase_if(others, [&](SegmentId id) { return is_input(inputs, id); });
   std::vector<Kill> kills;
   for (const SegmentView& view : inputs) {
     const auto& sealed = dynamic_cast<const SealedSegment&>(*view.segment);
     ASSIGN_OR_RETURN(const std::vector<Kill> all, sealed.kills());
     for (const Kill& kill : all) {
-      if (std::find(catalogued.segments.begin(), catalogued.segments.end(), kill.segment) !=
-          catalogued.segments.end()) {
+      if (std::find(others.begin(), others.end(), kill.segment) != others.end()) {
         kills.push_back(kill);
       }
     }
   }
   const CollectionOptions& options = collection.options();
   ASSIGN_OR_RETURN(const std::vector<SealRow> rows, rows_in_id_order(inputs, options.id_type));
-  std::shared_ptr<const SealedSegment> merged;
+  Merge out{std::move(inputs), nullptr};
   if (!rows.empty() || !kills.empty()) {
-    const SegmentId id = context_->new_segment_id();
     ASSIGN_OR_RETURN(const std::unique_ptr<SegmentWriter> writer,
-                     context_->storage->new_segment(id));
+                     context_->storage->new_segment(context_->new_segment_id()));
     ASSIGN_OR_RETURN(
         std::shared_ptr<SegmentFile> file,
         write_sealed_segment(*writer, rows, kills, options.dimension, options.id_type));
-    ASSIGN_OR_RETURN(merged,
+    ASSIGN_OR_RETURN(out.merged,
                      SealedSegment::open(std::move(file), options.dimension, options.id_type));
-    catalogued.segments.push_back(id);
-    context_->metrics.compaction_bytes.add(merged->disk_bytes());
+    context_->metrics.compaction_bytes.add(out.merged->disk_bytes());
   }
-  std::swap(collection.catalogued, catalogued);
-  const Status published = publish(replay_after_);
-  if (!published.ok()) {
-    std::swap(collection.catalogued, catalogued);
-    return published;
-  }
-  context_->metrics.compactions.add();
   context_->metrics.compaction_time.observe_us(elapsed_us(start, context_->clock->now()));
-  return collection.replace(inputs, merged);
+  return out;
 }
 
-Status Maintenance::optimize(StoredCollection& collection) {
-  RETURN_IF_ERROR(checkpoint());
-  MutexLock lock(job_mutex_);
-  const uint64_t rows_max =
-      mergeable_rows_max(context_->budget.limit(), collection.options().dimension);
-  for (const auto& inputs : groups_to_merge(collection.sealed_segments(), rows_max)) {
-    RETURN_IF_ERROR(merge_within_budget(collection, inputs));
-  }
-  return {};
-}
-
-Status Maintenance::merge_within_budget(StoredCollection& collection,
-                                        const std::vector<SegmentView>& inputs) {
+Result<Maintenance::Merge> Maintenance::write_within_budget(StoredCollection& collection,
+                                                            std::vector<SegmentView> inputs) {
   uint64_t rows = 0;
   for (const SegmentView& view : inputs) rows += view.rows;
   const uint64_t bytes = context_->budget.limit() == 0 ? 0 : merge_bytes(rows);
@@ -357,27 +377,90 @@ Status Maintenance::merge_within_budget(StoredCollection& collection,
   }
   Reservation held(&context_->budget);
   held.adopt(bytes);
-  const Status merged = merge(collection, inputs);
-  context_->segments_changed();
-  return merged;
+  return write_merged(collection, std::move(inputs));
 }
 
-Status Maintenance::merge_segments(StoredCollection& collection,
-                                   const std::vector<SegmentId>& segments) {
+Result<Maintenance::Merge> Maintenance::begin_merge(StoredCollection& collection,
+                                                    const std::vector<SegmentView>& segments) {
   MutexLock lock(job_mutex_);
-  std::vector<SegmentView> inputs;
-  for (SegmentView& view : collection.sealed_segments()) {
-    if (std::find(segments.begin(), segments.end(), view.segment->id()) != segments.end()) {
-      inputs.push_back(std::move(view));
+  // As they are now: more rows may have died since they were chosen.
+  std::vector<SegmentView> inputs = collection.sealed_segments();
+  std::erase_if(inputs,
+                [&](const SegmentView& view) { return !is_input(segments, view.segment->id()); });
+  if (inputs.size() != segments.size()) {
+    return internal_error("a segment that was set aside is gone");
+  }
+  Result<Merge> merge = write_within_budget(collection, std::move(inputs));
+  if (!merge && merge.error().code() == Code::kCorruption) {
+    collection.quarantine(merge.error().message());
+  }
+  return merge;
+}
+
+Status Maintenance::finish_merge(StoredCollection& collection, const Merge& merge,
+                                 const std::vector<CataloguedIndex>& indexes) {
+  MutexLock lock(job_mutex_);
+  const Status done = publish_merged(collection, merge, indexes);
+  if (done.code() == Code::kCorruption || done.code() == Code::kInternal) {
+    collection.quarantine(done.message());
+  }
+  context_->segments_changed();
+  return done;
+}
+
+Result<std::shared_ptr<const SealedSegment>> Maintenance::write_later_kills(
+    const StoredCollection& collection, const Merge& merge) {
+  std::vector<Kill> kills;
+  if (merge.merged == nullptr) return std::shared_ptr<const SealedSegment>();
+  const IdType id_type = collection.options().id_type;
+  for (const SegmentView& view : collection.sealed_segments()) {
+    if (is_input(merge.inputs, view.segment->id())) continue;
+    ASSIGN_OR_RETURN(const std::vector<Kill> all,
+                     dynamic_cast<const SealedSegment&>(*view.segment).kills());
+    for (const Kill& kill : all) {
+      const SegmentView* input = find_segment(merge.inputs, kill.segment);
+      if (input == nullptr || input->dead->contains(kill.row)) continue;
+      ASSIGN_OR_RETURN(const RowId row,
+                       moved_row(*input->segment, kill.row, *merge.merged, id_type));
+      kills.push_back({merge.merged->id(), row});
     }
   }
-  if (inputs.size() != segments.size()) return {};
-  const Status merged = merge_within_budget(collection, inputs);
-  if (merged.code() == Code::kCorruption || merged.code() == Code::kInternal) {
-    collection.quarantine(merged.message());
-  }
-  return merged;
+  if (kills.empty()) return std::shared_ptr<const SealedSegment>();
+  ASSIGN_OR_RETURN(const std::unique_ptr<SegmentWriter> writer,
+                   context_->storage->new_segment(context_->new_segment_id()));
+  const uint32_t dimension = collection.options().dimension;
+  ASSIGN_OR_RETURN(std::shared_ptr<SegmentFile> file,
+                   write_sealed_segment(*writer, {}, kills, dimension, id_type));
+  return SealedSegment::open(std::move(file), dimension, id_type);
 }
+
+Status Maintenance::publish_merged(StoredCollection& collection, const Merge& merge,
+                                   const std::vector<CataloguedIndex>& indexes) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<const SealedSegment> later,
+                   write_later_kills(collection, merge));
+  StoredCollection::Catalogued catalogued = collection.catalogued;
+  std::erase_if(catalogued.segments, [&](SegmentId id) { return is_input(merge.inputs, id); });
+  std::erase_if(catalogued.indexes, [&](const CataloguedIndex& index) {
+    return is_input(merge.inputs, index.segment);
+  });
+  std::vector<std::shared_ptr<const SealedSegment>> added;
+  for (const auto& segment : {merge.merged, later}) {
+    if (segment == nullptr) continue;
+    catalogued.segments.push_back(segment->id());
+    added.push_back(segment);
+  }
+  catalogued.indexes.insert(catalogued.indexes.end(), indexes.begin(), indexes.end());
+  std::swap(collection.catalogued, catalogued);
+  const Status published = publish(replay_after_);
+  if (!published.ok()) {
+    std::swap(collection.catalogued, catalogued);
+    return published;
+  }
+  context_->metrics.compactions.add();
+  return collection.replace(merge.inputs, added);
+}
+
+// ---- indexes ------------------------------------------------------------------------------------
 
 Result<bool> Maintenance::adopt_index(StoredCollection& collection, const CataloguedIndex& index) {
   MutexLock lock(job_mutex_);

@@ -19,11 +19,20 @@
 //
 // One job at a time per database, under one lock: a checkpoint never runs beside a compaction, so
 // the rows being merged can die only in unsealed segments, whose records are still in the log.
+//
+// Segments that have an index are not merged here: the merged rows would be searched without one
+// for as long as a build takes. The keeper of indexes (index_keeper.h) merges them in two steps,
+// begin_merge and finish_merge, and builds the index between them, outside the lock. Checkpoints go
+// on meanwhile, so rows may also die in what those seal. finish_merge writes such deaths down once
+// more, as deaths of merged rows, in a segment of their own: the next merge takes it away.
 #pragma once
 
 #include <functional>
 #include <memory>
+#include <optional>
+#include <set>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/mutex.h"
@@ -47,11 +56,48 @@ class Maintenance {
   void after_write();
   /// Seals all open rows and shortens the log; then compacts where due.
   Status checkpoint();
-  /// Merges all segments of one collection into one, or into as few as can be indexed within the
-  /// memory budget.
-  Status optimize(StoredCollection& collection);
-  /// Merges these sealed segments, if all of them are still there.
-  Status merge_segments(StoredCollection& collection, const std::vector<SegmentId>& segments);
+
+  /// Segments set aside: nobody else merges them. Thread safety: single owner.
+  class Claim {
+   public:
+    Claim(Claim&& other) noexcept
+        : maintenance_(std::exchange(other.maintenance_, nullptr)), ids_(std::move(other.ids_)) {}
+    Claim(const Claim&) = delete;
+    Claim& operator=(const Claim&) = delete;
+    Claim& operator=(Claim&& other) noexcept {
+      std::swap(maintenance_, other.maintenance_);
+      ids_.swap(other.ids_);
+      return *this;
+    }
+    ~Claim() {
+      if (maintenance_ != nullptr) maintenance_->release(ids_);
+    }
+
+   private:
+    friend class Maintenance;
+    Claim(Maintenance* maintenance, std::vector<SegmentId> ids)
+        : maintenance_(maintenance), ids_(std::move(ids)) {}
+    Maintenance* maintenance_;
+    std::vector<SegmentId> ids_;
+  };
+  /// Nothing, when one of them is set aside already or no longer there.
+  std::optional<Claim> claim(const StoredCollection& collection,
+                             const std::vector<SegmentView>& segments);
+  /// The sealed segments that are not set aside.
+  std::vector<SegmentView> free_segments(const StoredCollection& collection);
+
+  /// A merge that is not part of the store yet; its file is garbage until then.
+  struct Merge {
+    std::vector<SegmentView> inputs;
+    std::shared_ptr<const SealedSegment> merged;  // null: nothing is left of them
+  };
+  /// Writes the live rows of these segments, which the caller has set aside, as one.
+  /// Errors: resource_exhausted: it would not fit the memory budget now.
+  Result<Merge> begin_merge(StoredCollection& collection, const std::vector<SegmentView>& segments);
+  /// Puts the merged segment, with its indexes, in the place of its inputs. The caller has attached
+  /// them already, so that no search finds it without.
+  Status finish_merge(StoredCollection& collection, const Merge& merge,
+                      const std::vector<CataloguedIndex>& indexes);
   /// Makes a finished index file part of the store, if its segment still is; false if it is not.
   Result<bool> adopt_index(StoredCollection& collection, const CataloguedIndex& index);
   /// Forgets an index file that turned out damaged.
@@ -74,10 +120,19 @@ class Maintenance {
   Status seal(Sealed& job) REQUIRES(job_mutex_);
   Status publish(Lsn replay_after) REQUIRES(job_mutex_);
   Status compact_due() REQUIRES(job_mutex_);
-  Status merge(StoredCollection& collection, const std::vector<SegmentView>& inputs)
+  Result<Merge> write_merged(StoredCollection& collection, std::vector<SegmentView> inputs)
       REQUIRES(job_mutex_);
-  Status merge_within_budget(StoredCollection& collection, const std::vector<SegmentView>& inputs)
+  Result<Merge> write_within_budget(StoredCollection& collection, std::vector<SegmentView> inputs)
       REQUIRES(job_mutex_);
+  Status publish_merged(StoredCollection& collection, const Merge& merge,
+                        const std::vector<CataloguedIndex>& indexes) REQUIRES(job_mutex_);
+  /// A segment without rows for the deaths that the merge did not see; null when there are none.
+  Result<std::shared_ptr<const SealedSegment>> write_later_kills(const StoredCollection& collection,
+                                                                 const Merge& merge)
+      REQUIRES(job_mutex_);
+  std::vector<SegmentView> free_segments_locked(const StoredCollection& collection)
+      REQUIRES(job_mutex_);
+  void release(const std::vector<SegmentId>& ids);
 
   // Constant after construction.
   const std::shared_ptr<EngineContext> context_;
@@ -86,6 +141,7 @@ class Maintenance {
   /// Held for a whole job. Before the engine's name map in the lock order.
   Mutex job_mutex_;
   Lsn replay_after_ GUARDED_BY(job_mutex_);
+  std::set<SegmentId> claimed_ GUARDED_BY(job_mutex_);
   std::atomic<bool> busy_{false};
   std::atomic<MonotonicTime> rest_until_{MonotonicTime()};  // no checkpoint by itself before
 

@@ -267,8 +267,8 @@ TEST_F(PinningTest, AStoreLargerThanItsBudgetAnswersAsWithoutOne) {
 }
 
 TEST_F(PinningTest, BuildsAreSplitToFitAndGiveTheirMemoryBack) {
-  // Room for twice kIndexRowsMin: with less, two segments may be too small for an index each and too
-  // large for one.
+  // Room for twice kIndexRowsMin: with less, two segments may be too small for an index each and
+  // too large for one.
   options_.memory_budget_bytes = 26 << 20;
   open();
   const uint64_t rows_max = indexable_rows_max(options_.memory_budget_bytes, kDim);

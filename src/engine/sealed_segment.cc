@@ -400,6 +400,14 @@ Status write_values(SegmentWriter& writer, std::span<const SealRow> rows, uint32
 
 }  // namespace
 
+Result<RowId> moved_row(const Segment& from, RowId row, const SealedSegment& to, IdType id_type) {
+  ASSIGN_OR_RETURN(const Bytes id, from.id_bytes(row));
+  ASSIGN_OR_RETURN(const std::optional<RowId> moved,
+                   to.find(point_id_of(id_type, id), to.rows_count()));
+  if (!moved) return internal_error("a live row is missing from the segment it was merged into");
+  return *moved;
+}
+
 Result<std::shared_ptr<SegmentFile>> write_sealed_segment(SegmentWriter& writer,
                                                           std::span<const SealRow> rows,
                                                           std::span<const Kill> kills,

@@ -125,6 +125,10 @@ struct SealRow {
 /// Errors: corruption of an input.
 Result<std::vector<SealRow>> rows_in_id_order(std::span<const SegmentView> inputs, IdType id_type);
 
+/// Where the point in `row` of `from` lies in `to`, which was made of it.
+/// Errors: corruption; internal, when it is not there.
+Result<RowId> moved_row(const Segment& from, RowId row, const SealedSegment& to, IdType id_type);
+
 /// Streams `rows` and `kills` into a new segment file. Memory: one buffer. Cost: one pass over the
 /// input bytes per section.
 Result<std::shared_ptr<SegmentFile>> write_sealed_segment(SegmentWriter& writer,

@@ -70,6 +70,15 @@ Result<Hit> make_hit(const Plan& plan, const Candidate& candidate) {
   return hit;
 }
 
+void count_bare_reads(const SearchEnvironment& environment, const Plan& plan, size_t queries) {
+  if (environment.bare_reads == nullptr) return;
+  uint64_t rows = 0;
+  for (size_t p = 0; p < plan.parts.size(); ++p) {
+    if (plan.parts[p].index == nullptr) rows += plan.view.segments[p].rows;
+  }
+  if (rows > 0) environment.bare_reads->fetch_add(rows * queries, std::memory_order_relaxed);
+}
+
 }  // namespace
 
 Result<std::vector<SearchResult>> search_view(const SearchEnvironment& environment,
@@ -82,6 +91,7 @@ Result<std::vector<SearchResult>> search_view(const SearchEnvironment& environme
   Effort effort(view.segments.size());
   ASSIGN_OR_RETURN(const std::vector<Answer> found, find_all(environment, plan, queries, effort));
   const MonotonicTime scanned = environment.clock.now();
+  count_bare_reads(environment, plan, queries.size());
   std::vector<SearchResult> out(queries.size());
   for (size_t q = 0; q < queries.size(); ++q) {
     SearchResult& result = out[q];

@@ -11,6 +11,7 @@
 // alone, and ties are broken by id.
 #pragma once
 
+#include <atomic>
 #include <span>
 #include <vector>
 
@@ -29,6 +30,8 @@ struct SearchEnvironment {
   const Clock& clock;
   ThreadPool& pool;
   uint32_t nprobe_default = 8;  // lists that mode ivf visits when nothing else is asked
+  /// Counts, if given, the rows in segments without an index, once for each query.
+  std::atomic<uint64_t>* bare_reads = nullptr;
 };
 
 /// One result per query. Errors: invalid_argument, deadline_exceeded, corruption.

@@ -48,8 +48,9 @@ Result<bool> verify_rows(const Plan& plan, const QueryOnPart& query, uint32_t p,
     if (blocks.size() <= kAhead) prefetch_row(block.values, plan.dim());
   }
   Best near(plan.depth, plan.less);
-  float threshold = kFarthest;
-  float reach = kFarthest;
+  // What other parts found counts from the start.
+  float threshold = best.threshold();
+  float reach = query.codes.likely_reach(threshold);
   for (size_t i = 0; i < rows.size() && rows[i].distance <= reach; ++i) {
     if (i + kAhead < rows.size()) prefetch_row(blocks[i + kAhead].values, plan.dim());
     float distance = 0;
@@ -73,7 +74,6 @@ Result<bool> verify_copied(const Plan& plan, const QueryOnPart& query, uint32_t 
   thread_local RowCopy copy;
   const Segment& segment = *plan.view.segments[p].segment;
   Best near(plan.depth, plan.less);
-  // Each row costs a call of the system, so what other parts found counts from the start.
   float threshold = best.threshold();
   float reach = query.codes.likely_reach(threshold);
   for (size_t i = 0; i < rows.size() && rows[i].distance <= reach; ++i) {

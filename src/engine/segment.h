@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "aionbd/status.h"
@@ -89,6 +90,21 @@ struct SegmentView {
 
   uint64_t live() const { return rows - dead->count(); }
 };
+
+/// The one with this id, if it is among them.
+inline const SegmentView* find_segment(std::span<const SegmentView> segments, SegmentId id) {
+  for (const SegmentView& view : segments) {
+    if (view.segment->id() == id) return &view;
+  }
+  return nullptr;
+}
+
+/// Whether an index for any metric is open.
+inline bool has_vector_index(const Segment& segment) {
+  return segment.vector_index(Metric::kDot) != nullptr ||
+         segment.vector_index(Metric::kL2) != nullptr ||
+         segment.vector_index(Metric::kCosine) != nullptr;
+}
 
 /// One consistent state of a collection. Thread safety: immutable.
 struct View {

@@ -554,9 +554,10 @@ Result<std::vector<SearchResult>> StoredCollection::run_search(
   ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
   const MonotonicTime start = context_->clock->now();
   SearchEnvironment environment{*context_->clock, *context_->pool,
-                                context_->options.ivf_nprobe_default};
+                                context_->options.ivf_nprobe_default, &bare_reads_};
   ASSIGN_OR_RETURN(std::vector<SearchResult> out,
                    noted(search_view(environment, *view, options_, queries, common)));
+  tell_of_bare_reads();
   // Only what was a good request makes anybody build something.
   if (common.filter != nullptr) note_filtered();
   if (common.mode != SearchMode::kExact) note_searched(out.front().metric);
@@ -576,6 +577,21 @@ Result<std::vector<SearchResult>> StoredCollection::run_search(
     }
   }
   return out;
+}
+
+void StoredCollection::tell_of_bare_reads() const {
+  const uint64_t reads = bare_reads_.load(std::memory_order_relaxed);
+  uint64_t due = bare_reads_due_.load(std::memory_order_relaxed);
+  if (reads < due) return;
+  // Once for each step: whether they are enough for a build, the keeper knows.
+  if (bare_reads_due_.compare_exchange_strong(due, reads + kBareReadsStep)) {
+    context_->index_wanted();
+  }
+}
+
+void StoredCollection::reset_bare_reads() {
+  bare_reads_due_.store(kBareReadsStep);
+  bare_reads_.store(0);
 }
 
 void StoredCollection::note_searched(Metric metric) const {
@@ -798,29 +814,9 @@ std::vector<SegmentView> StoredCollection::sealed_segments() const {
   return out;
 }
 
-namespace {
-
-const SegmentView* find_segment(const std::vector<SegmentView>& segments, SegmentId id) {
-  for (const SegmentView& view : segments) {
-    if (view.segment->id() == id) return &view;
-  }
-  return nullptr;
-}
-
-/// Where the point in `row` of `from` lies in `to`.
-Result<RowId> moved_row(const Segment& from, RowId row, const SealedSegment& to, IdType id_type) {
-  ASSIGN_OR_RETURN(const Bytes id, from.id_bytes(row));
-  ASSIGN_OR_RETURN(const std::optional<RowId> moved,
-                   to.find(point_id_of(id_type, id), to.rows_count()));
-  if (!moved) return internal_error("a live row is missing from the segment it was merged into");
-  return *moved;
-}
-
-}  // namespace
-
 Result<View> StoredCollection::replaced(
     const View& view, const std::vector<SegmentView>& removed,
-    const std::shared_ptr<const SealedSegment>& replacement) const {
+    const std::vector<std::shared_ptr<const SealedSegment>>& added) const {
   View out;
   out.points = view.points;
   std::vector<RowId> dead;
@@ -829,8 +825,8 @@ Result<View> StoredCollection::replaced(
     if (now == nullptr) return internal_error("a segment to replace is not in the view");
     Status failed;
     now->dead->for_each_added(*base.dead, [&](RowId row) {
-      if (!failed.ok() || replacement == nullptr) return;
-      const Result<RowId> moved = moved_row(*base.segment, row, *replacement, options_.id_type);
+      if (!failed.ok() || added.empty()) return;
+      const Result<RowId> moved = moved_row(*base.segment, row, *added[0], options_.id_type);
       if (moved) {
         dead.push_back(*moved);
       } else {
@@ -842,25 +838,26 @@ Result<View> StoredCollection::replaced(
   for (const SegmentView& part : view.segments) {
     if (find_segment(removed, part.segment->id()) == nullptr) out.segments.push_back(part);
   }
-  if (replacement != nullptr) {
+  for (const auto& segment : added) {
     const auto first_unsealed =
         std::find_if(out.segments.begin(), out.segments.end(),
                      [](const SegmentView& part) { return !part.segment->sealed(); });
-    const SegmentView merged{replacement, replacement->rows_count(),
-                             std::make_shared<const DeadRows>(DeadRows().with(dead)), 0};
-    out.segments.insert(first_unsealed, merged);
+    const auto dead_there = segment == added[0]
+                                ? std::make_shared<const DeadRows>(DeadRows().with(dead))
+                                : no_dead_rows();
+    out.segments.insert(first_unsealed, {segment, segment->rows_count(), dead_there, 0});
   }
   return out;
 }
 
 Status StoredCollection::replace(const std::vector<SegmentView>& removed,
-                                 std::shared_ptr<const SealedSegment> replacement) {
+                                 const std::vector<std::shared_ptr<const SealedSegment>>& added) {
   MutexLock lock(mutex_);
-  ASSIGN_OR_RETURN(View working, noted(replaced(working_, removed, replacement)));
-  ASSIGN_OR_RETURN(View published, noted(replaced(*published_.get(), removed, replacement)));
+  ASSIGN_OR_RETURN(View working, noted(replaced(working_, removed, added)));
+  ASSIGN_OR_RETURN(View published, noted(replaced(*published_.get(), removed, added)));
   std::vector<std::shared_ptr<const View>> pending;
   for (const Pending& entry : pending_) {
-    ASSIGN_OR_RETURN(View view, noted(replaced(*entry.view, removed, replacement)));
+    ASSIGN_OR_RETURN(View view, noted(replaced(*entry.view, removed, added)));
     pending.push_back(std::make_shared<const View>(std::move(view)));
   }
   auto all_kills = kills_;
@@ -869,10 +866,10 @@ Status StoredCollection::replace(const std::vector<SegmentView>& removed,
   for (auto& [segment, kills] : all_kills) {
     for (Kill& kill : kills) {
       const SegmentView* base = find_segment(removed, kill.segment);
-      if (base == nullptr || base->dead->contains(kill.row) || replacement == nullptr) continue;
+      if (base == nullptr || base->dead->contains(kill.row) || added.empty()) continue;
       ASSIGN_OR_RETURN(kill.row,
-                       noted(moved_row(*base->segment, kill.row, *replacement, options_.id_type)));
-      kill.segment = replacement->id();
+                       noted(moved_row(*base->segment, kill.row, *added[0], options_.id_type)));
+      kill.segment = added[0]->id();
     }
   }
   // Nothing below can fail.

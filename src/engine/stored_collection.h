@@ -40,6 +40,10 @@
 
 namespace aionbd {
 
+/// Rows read without an index between two words to the keeper of indexes: those of a thousand
+/// searches over a thousand rows.
+inline constexpr uint64_t kBareReadsStep = uint64_t{1} << 20;
+
 /// What freeze() hands to maintenance: everything not sealed, as it was at one moment.
 struct FrozenRows {
   struct Part {
@@ -101,16 +105,19 @@ class StoredCollection final : public Collection {
   uint64_t unsealed_rows() const;
   /// Sealed segments as published.
   std::vector<SegmentView> sealed_segments() const;
-  /// Puts `replacement` (absent: nothing) in the place of `removed` in every live view. `removed`
-  /// are the views the replacement was made of; rows that died since are dead in it too.
+  /// Puts `added` in the place of `removed` in every live view. `removed` are the views whose rows
+  /// the first of `added`, if any, was made of; rows that died since are dead in it too.
   Status replace(const std::vector<SegmentView>& removed,
-                 std::shared_ptr<const SealedSegment> replacement);
+                 const std::vector<std::shared_ptr<const SealedSegment>>& added);
   /// Ok, or why nothing is to be built for it any more.
   Status alive() const;
   /// Metrics that indexes should be built for: the declared one, else those that were searched.
   std::vector<Metric> wanted_metrics() const;
   /// Whether filters were asked, so that field indexes are worth building.
   bool wants_fields() const { return filtered_.load(std::memory_order_relaxed); }
+  /// Rows without an index that searches read since the last build began.
+  uint64_t bare_reads() const { return bare_reads_.load(std::memory_order_relaxed); }
+  void reset_bare_reads();
   /// A filter was asked, or was before the last start.
   void note_filtered() const;
   /// The published view. Errors: corruption, not_found.
@@ -140,6 +147,7 @@ class StoredCollection final : public Collection {
  private:
   /// A search that an index for this metric would have served.
   void note_searched(Metric metric) const;
+  void tell_of_bare_reads() const;
 
   /// At its end, outside all locks: seals what open rows there are, when a write was refused
   /// because of the memory they hold, so that the next one finds room.
@@ -213,7 +221,7 @@ class StoredCollection final : public Collection {
   void keep_open_small(size_t more_rows) REQUIRES(mutex_);
   std::shared_ptr<const View> snapshot() REQUIRES(mutex_);
   Result<View> replaced(const View& view, const std::vector<SegmentView>& removed,
-                        const std::shared_ptr<const SealedSegment>& replacement) const;
+                        const std::vector<std::shared_ptr<const SealedSegment>>& added) const;
 
   // Constant after construction.
   const std::shared_ptr<EngineContext> context_;
@@ -230,6 +238,8 @@ class StoredCollection final : public Collection {
   std::atomic<bool> dropped_{false};
   mutable std::atomic<uint32_t> searched_metrics_{0};  // a bit per metric
   mutable std::atomic<bool> filtered_{false};
+  mutable std::atomic<uint64_t> bare_reads_{0};
+  mutable std::atomic<uint64_t> bare_reads_due_{kBareReadsStep};
   mutable QuerySamples samples_;
 
   /// The write lock. Order: engine's name map, this, storage's log lock.

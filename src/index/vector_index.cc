@@ -59,6 +59,9 @@ constexpr double kVerifyShare = 0.998;
 /// Lists must look at this many times fewer codes than a walk to be preferred. The count is a rough
 /// measure: a walk's looks are scattered, a visit's come with centroids to compare.
 constexpr double kClearlyFewer = 0.7;
+/// The bound of a row that is read in order, both planes, takes this part of the time of a look
+/// somewhere: 8 ns against 20 to 25 at 784 and at 100 dimensions.
+constexpr double kLooksPerBound = 0.4;
 /// One-sided 95 %.
 constexpr double kConfidence = 1.645;
 
@@ -928,8 +931,7 @@ std::optional<GraphPlan> VectorIndex::plan_cheapest(uint32_t k, double target_re
   if (!any || !measured->lists.empty()) visit = plan_lists(k, target_recall, measured);
   const double walked = walk ? looks_of(curve_, k, walk->ef) : kFarthest;
   const double visited = visit ? looks_of(ivf_curve_, k, visit->nprobe) : kFarthest;
-  // Reading everything looks at both planes of each row.
-  if (2.0 * rows_ < std::min(walked, visited)) return std::nullopt;
+  if (kLooksPerBound * rows_ < std::min(walked, visited)) return std::nullopt;
   return visited < kClearlyFewer * walked ? visit : walk;
 }
 

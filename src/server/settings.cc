@@ -79,7 +79,8 @@ constexpr auto kRows = std::to_array<SettingRow>({
     {"l2_index_build_cooldown_ms", &S::l2_index_build_cooldown_ms, "1000", 0, kDayMs, "ms",
      "Pause between two index builds in the background."},
     {"l2_index_build_max_in_flight", &S::l2_index_build_max_in_flight, "2", 1, 1024, "builds",
-     "Index builds at one time."},
+     "Index builds at one time; more than cores (or two) gain nothing, with a memory budget it is "
+     "1."},
     {"l2_index_warmup_on_boot", &S::l2_index_warmup_on_boot, "true", 0, 0, "bool",
      "Open stored indexes and build missing ones from the start."},
     {"recall_audit", &S::recall_audit, "true", 0, 0, "bool",
@@ -420,6 +421,7 @@ DatabaseOptions database_options(const Settings& settings) {
   out.compact_after = static_cast<uint32_t>(settings.checkpoint_compact_after);
   out.ivf_nprobe_default = static_cast<uint32_t>(settings.ivf_nprobe_default);
   out.index_build_cooldown = std::chrono::milliseconds(settings.l2_index_build_cooldown_ms);
+  out.index_builds_max = static_cast<uint32_t>(settings.l2_index_build_max_in_flight);
   out.index_warmup_on_boot = settings.l2_index_warmup_on_boot;
   out.recall_audit = settings.recall_audit;
   out.search_threads = static_cast<uint32_t>(settings.search_threads);

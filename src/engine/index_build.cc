@@ -1,0 +1,136 @@
+#include "engine/index_build.h"
+
+#include <algorithm>
+
+#include "engine/index_file.h"
+#include "engine/pinning.h"
+
+namespace aionbd {
+
+namespace {
+
+/// The rows of a sealed segment. Thread safety: safe.
+class SegmentRows final : public RowSource {
+ public:
+  explicit SegmentRows(const SealedSegment& segment) : segment_(segment) {}
+
+  uint32_t rows_count() const override { return segment_.rows_count(); }
+  uint32_t dimension() const override { return segment_.dimension(); }
+  Status read(uint32_t first, size_t n, float* out) const override {
+    if (segment_.residency() != Residency::kAll) return segment_.copy_rows(first, n, out, nullptr);
+    while (n > 0) {
+      ASSIGN_OR_RETURN(const RowBlock block, segment_.rows(first, n));
+      std::copy_n(block.values, block.count * segment_.dimension(), out);
+      out += block.count * segment_.dimension();
+      first += static_cast<uint32_t>(block.count);
+      n -= block.count;
+    }
+    return {};
+  }
+
+ private:
+  const SealedSegment& segment_;
+};
+
+/// The lists of an index, copied from its file. Thread safety: safe.
+class FileLists final : public ListReader {
+ public:
+  FileLists(std::shared_ptr<SegmentFile> file, Section members, Section high, size_t stride)
+      : file_(std::move(file)), members_(members), high_(high), stride_(stride) {}
+
+  Status read(size_t first, size_t n, uint32_t* members, uint8_t* high) const override {
+    RETURN_IF_ERROR(
+        members_.read(first * sizeof(uint32_t), std::as_writable_bytes(std::span(members, n))));
+    return high_.read(first * stride_, std::as_writable_bytes(std::span(high, n * stride_)));
+  }
+
+ private:
+  const std::shared_ptr<SegmentFile> file_;
+  const Section members_;
+  const Section high_;
+  const size_t stride_;
+};
+
+/// An opened index, to attach to its segment.
+Result<SegmentIndexes::Entry> entry_of(std::shared_ptr<SegmentFile> file,
+                                       std::shared_ptr<const VectorIndex> index) {
+  ASSIGN_OR_RETURN(const Section members, file->section(index_tag(IndexPart::kIvfMembers)));
+  ASSIGN_OR_RETURN(const Section high, file->section(index_tag(IndexPart::kIvfHigh)));
+  auto lists = std::make_shared<const FileLists>(file, members, high, index->code_stride());
+  return SegmentIndexes::Entry{std::move(file), std::move(index), std::move(lists)};
+}
+
+Result<std::shared_ptr<SegmentFile>> write_vector_index(EngineContext& context,
+                                                        const SealedSegment& segment, Metric metric,
+                                                        const Cancelled& cancelled) {
+  const SegmentRows rows(segment);
+  // The seed is the segment's, so that the same data in the same segment gets the same index.
+  ASSIGN_OR_RETURN(const BuiltIndex built,
+                   build_index(rows, metric, segment.id(), context.pool.get(), cancelled,
+                               build_memory_max(context.budget.limit())));
+  ASSIGN_OR_RETURN(const std::unique_ptr<SegmentWriter> writer,
+                   context.storage->new_segment(context.new_segment_id()));
+  const Status written = built.write([&](IndexPart part, Bytes bytes) -> Status {
+    RETURN_IF_ERROR(writer->begin_section(index_tag(part)));
+    return writer->append(bytes);
+  });
+  RETURN_IF_ERROR(written);
+  return writer->finish();
+}
+
+}  // namespace
+
+Status open_stored_index(Storage& storage, const CataloguedIndex& entry,
+                         const SealedSegment& segment) {
+  ASSIGN_OR_RETURN(std::shared_ptr<SegmentFile> file, storage.open_segment(entry.file));
+  if (entry.kind == IndexKind::kFields) {
+    ASSIGN_OR_RETURN(FieldIndex index, open_field_index(*file, segment.rows_count()));
+    segment.attach({std::move(file), std::move(index)});
+    return {};
+  }
+  // So the checksums at least touch no page.
+  if (segment.residency() != Residency::kAll) RETURN_IF_ERROR(file->verify());
+  ASSIGN_OR_RETURN(std::shared_ptr<const VectorIndex> index,
+                   open_vector_index(*file, segment.rows_count(), segment.dimension()));
+  if (index->metric() != entry.metric) return corruption("vector index: made for another metric");
+  // Checking touched every page; which of them are hot, searches decide.
+  file->forget_pages();
+  ASSIGN_OR_RETURN(SegmentIndexes::Entry opened, entry_of(std::move(file), std::move(index)));
+  segment.attach(entry.metric, std::move(opened));
+  return {};
+}
+
+Result<SegmentIndexes::Entry> build_vector_index(EngineContext& context,
+                                                 const SealedSegment& segment, Metric metric,
+                                                 const Cancelled& cancelled) {
+  ASSIGN_OR_RETURN(std::shared_ptr<SegmentFile> file,
+                   write_vector_index(context, segment, metric, cancelled));
+  const bool limited = context.budget.limit() != 0;
+  if (limited) RETURN_IF_ERROR(file->verify());
+  ASSIGN_OR_RETURN(std::shared_ptr<const VectorIndex> index,
+                   open_vector_index(*file, segment.rows_count(), segment.dimension()));
+  if (limited) file->forget_pages();
+  return entry_of(std::move(file), std::move(index));
+}
+
+Result<SegmentIndexes::Fields> build_field_index(EngineContext& context,
+                                                 const SealedSegment& segment,
+                                                 const Cancelled& cancelled) {
+  constexpr RowId kRowsPerLook = 4096;  // rows between two looks at whether to stop
+  FieldIndexBuilder builder;
+  for (RowId row = 0; row < segment.rows_count(); ++row) {
+    if (row % kRowsPerLook == 0 && cancelled()) return unavailable("the build was given up");
+    ASSIGN_OR_RETURN(const Bytes payload, segment.payload(row));
+    builder.add(payload);
+  }
+  const std::string bytes = std::move(builder).finish();
+  ASSIGN_OR_RETURN(const std::unique_ptr<SegmentWriter> writer,
+                   context.storage->new_segment(context.new_segment_id()));
+  RETURN_IF_ERROR(writer->begin_section(kTagFields));
+  RETURN_IF_ERROR(writer->append(as_bytes_of(bytes)));
+  ASSIGN_OR_RETURN(std::shared_ptr<SegmentFile> file, writer->finish());
+  ASSIGN_OR_RETURN(FieldIndex index, open_field_index(*file, segment.rows_count()));
+  return SegmentIndexes::Fields{std::move(file), std::move(index)};
+}
+
+}  // namespace aionbd

@@ -1,0 +1,26 @@
+// Makes the index files of one sealed segment, and opens those that are stored.
+#pragma once
+
+#include "engine/catalog.h"
+#include "engine/context.h"
+#include "engine/sealed_segment.h"
+
+namespace aionbd {
+
+/// Builds the index of a segment for a metric and opens it; its file is garbage until the catalog
+/// names it. Errors: corruption of a row; failed_precondition when the rows do not suit an index;
+/// unavailable when cancelled; io_error, storage_full. Cost: that of build_index.
+Result<SegmentIndexes::Entry> build_vector_index(EngineContext& context,
+                                                 const SealedSegment& segment, Metric metric,
+                                                 const Cancelled& cancelled);
+
+/// The same for its payloads. Cost: a pass over them.
+Result<SegmentIndexes::Fields> build_field_index(EngineContext& context,
+                                                 const SealedSegment& segment,
+                                                 const Cancelled& cancelled);
+
+/// Opens a stored index file and attaches it to its segment. Errors: corruption; io_error.
+Status open_stored_index(Storage& storage, const CataloguedIndex& entry,
+                         const SealedSegment& segment);
+
+}  // namespace aionbd
