@@ -10,6 +10,7 @@
 #include "aionbd/metrics.h"
 #include "aionbd/options.h"
 #include "aionbd/status.h"
+#include "aionbd/store.h"
 
 namespace aionbd {
 
@@ -45,6 +46,17 @@ class Database {
 
   /// Seals what is open and shortens the log to nothing.
   virtual Status checkpoint() = 0;
+
+  /// Adds a backup of this database to the backups in `to`, as backup_store does, while reads and
+  /// writes go on: it holds every write acknowledged before the call, and of later ones a prefix in
+  /// log order. Writes wait for one sync of the log. Files that become obsolete meanwhile stay to
+  /// the end, so disk use may grow by as much as is written. Takes a core while it runs.
+  /// Errors: failed_precondition: not persistent, a backup is being made already, or `to` holds
+  /// another store's backups; in_use: another process makes a backup there; corruption: a file of
+  /// the store or a backup in `to` is damaged; storage_full, io_error; unavailable: stopped by
+  /// `progress` or by closing, or writes are refused after a failed sync.
+  virtual Result<BackupReport> backup(const std::string& to, int level = kBackupLevelDefault,
+                                      const StoreProgress& progress = {}) = 0;
 
   virtual Health health() const = 0;
   /// Every engine metric, in table order.

@@ -1,7 +1,13 @@
-// `aionbd backup` and `aionbd restore`: a data directory as a backup, and back.
+// `aionbd backup` and `aionbd restore`: a data directory, or what a server serves, as a backup, and
+// back.
 #include <fmt/format.h>
+#include <simdjson.h>
+#include <unistd.h>
 
+#include <atomic>
+#include <cstdio>
 #include <memory>
+#include <thread>
 
 #include "aionbd/store.h"
 #include "cli/command.h"
@@ -11,13 +17,17 @@ namespace aionbd {
 namespace {
 
 constexpr const char* kBackupExamples =
-    R"(Adds a backup of a stopped server's data directory to the backups in another
-directory. Segment files never change, so each is stored once, whichever backups
-need it: the second backup of a large store is small. Everything is packed with zstd
-and carries checksums; a damaged store is not backed up (65). A backup that was cut
-short leaves the earlier ones as they were.
+    R"(Adds a backup to the backups in a directory. Segment files never change, so each is
+stored once, whichever backups need it: the second backup of a large store is small.
+Everything is packed with zstd and carries checksums; a damaged store is not backed
+up (65). A backup that was cut short leaves the earlier ones as they were.
+
+With --url a running server makes it, in the directory that its setting
+AIONBD_BACKUP_DIR names, while it reads and writes: the backup holds one moment, with
+everything acknowledged before. With --data-dir the server must be stopped.
 
 Examples:
+  aionbd backup --url http://127.0.0.1:8080
   aionbd backup --data-dir ./data --to /backups/aionbd
   aionbd restore /backups/aionbd --list
   aionbd restore /backups/aionbd --data-dir ./data)";
@@ -40,7 +50,14 @@ struct BackupFlags {
   int level = kBackupLevelDefault;
   bool json = false;
   bool quiet = false;
+  ServerFlags server;
+  CLI::Option* url_given = nullptr;
 };
+
+/// A server packs some 100 MB a second; a terabyte takes hours.
+constexpr std::chrono::hours kOnlineTimeMax{24};
+/// How long asking for progress may take: it is not worth waiting for.
+constexpr std::chrono::seconds kProgressTimeMax{2};
 
 Value value_of(const BackupReport& report) {
   Value::Object out;
@@ -60,19 +77,101 @@ void print_json(const Value& value) {
   fmt::print("{}\n", text);
 }
 
+void print_report(const BackupFlags& flags, const BackupReport& report, std::string_view where,
+                  double seconds) {
+  if (flags.json) {
+    print_json(value_of(report));
+    return;
+  }
+  fmt::print("backup {} in {}: {} files, {} of them stored before; {} of {} written in {:.1f} s\n",
+             report.number, where, with_thousands(report.files),
+             with_thousands(report.files_shared), human_bytes(report.written_bytes),
+             human_bytes(report.raw_bytes), seconds);
+}
+
+/// The report in a server's answer. Errors: internal: it is no such answer.
+Result<BackupReport> read_report(const std::string& body) {
+  simdjson::dom::parser parser;
+  simdjson::dom::element answer;
+  BackupReport out;
+  const bool read = parser.parse(body).get(answer) == simdjson::SUCCESS &&
+                    answer["number"].get(out.number) == simdjson::SUCCESS &&
+                    answer["last_lsn"].get(out.last_lsn) == simdjson::SUCCESS &&
+                    answer["files"].get(out.files) == simdjson::SUCCESS &&
+                    answer["files_shared"].get(out.files_shared) == simdjson::SUCCESS &&
+                    answer["raw_bytes"].get(out.raw_bytes) == simdjson::SUCCESS &&
+                    answer["packed_bytes"].get(out.packed_bytes) == simdjson::SUCCESS &&
+                    answer["written_bytes"].get(out.written_bytes) == simdjson::SUCCESS;
+  if (!read) return internal_error("the server's answer is not a backup's: is it an older one?");
+  return out;
+}
+
+/// Draws how far the server says it is, if it says so.
+void show_progress(HttpClient& client, const StoreProgress& draw) {
+  const auto answer = client.request("GET", "/metrics");
+  if (!answer.has_value() || answer->status != 200) return;
+  simdjson::dom::parser parser;
+  simdjson::dom::element metrics;
+  double running = 0, total = 0, done = 0;
+  if (parser.parse(answer->body).get(metrics) != simdjson::SUCCESS ||
+      metrics["backup_in_flight"].get(running) != simdjson::SUCCESS ||
+      metrics["backup_bytes"].get(total) != simdjson::SUCCESS ||
+      metrics["backup_bytes_done"].get(done) != simdjson::SUCCESS) {
+    return;
+  }
+  if (running > 0) draw(static_cast<uint64_t>(done), static_cast<uint64_t>(total));
+}
+
+int run_online(const BackupFlags& flags) {
+  auto options = flags.server.client_options();
+  if (!options.has_value()) return exit_with("backup", options.error());
+  StoreProgressBar bar(flags.quiet || flags.json);
+  const StoreProgress draw = bar.callback();
+  stop_signal();
+  Result<ServerResponse> answer = unavailable("no answer yet");
+  std::atomic<bool> answered{false};
+  std::thread asking([&, asked = *options]() mutable {
+    asked.timeout = kOnlineTimeMax;
+    // Not repeated: without an answer nobody knows whether it is being made.
+    answer = HttpClient(asked).request("POST", "/backup");
+    answered.store(true);
+  });
+  options->timeout = kProgressTimeMax;
+  HttpClient watcher(*options);
+  constexpr std::chrono::milliseconds kLook{100};
+  while (!answered.load()) {
+    std::this_thread::sleep_for(kLook);
+    if (stop_signal().load()) {
+      bar.clear();
+      fmt::print(stderr, "aionbd backup: not waited for; the server goes on with it\n");
+      std::fflush(stderr);
+      _exit(kExitIo);
+    }
+    if (!flags.quiet && !flags.json) show_progress(watcher, draw);
+  }
+  asking.join();
+  bar.clear();
+  if (!answer.has_value()) return exit_with("backup", answer.error());
+  if (const Status status = status_of(*answer); !status.ok()) return exit_with("backup", status);
+  const auto report = read_report(answer->body);
+  if (!report.has_value()) return exit_with("backup", report.error());
+  print_report(flags, *report, "the server's directory", bar.seconds());
+  return kExitOk;
+}
+
 int run_backup(const BackupFlags& flags) {
+  if (flags.dir.empty() && flags.url_given->count() > 0 && flags.to.empty()) {
+    return run_online(flags);
+  }
+  if (flags.dir.empty() || flags.to.empty()) {
+    return exit_with("backup",
+                     invalid_argument("give --data-dir and --to, or --url of a running server"));
+  }
   StoreProgressBar bar(flags.quiet || flags.json);
   const auto report = backup_store(flags.dir, flags.to, flags.level, bar.callback());
   bar.clear();
   if (!report.has_value()) return exit_with("backup", report.error());
-  if (flags.json) {
-    print_json(value_of(*report));
-    return kExitOk;
-  }
-  fmt::print("backup {} in {}: {} files, {} of them stored before; {} of {} written in {:.1f} s\n",
-             report->number, flags.to, with_thousands(report->files),
-             with_thousands(report->files_shared), human_bytes(report->written_bytes),
-             human_bytes(report->raw_bytes), bar.seconds());
+  print_report(flags, *report, flags.to, bar.seconds());
   return kExitOk;
 }
 
@@ -132,13 +231,15 @@ int run_restore(const RestoreFlags& flags) {
 
 CommandRun declare_backup(CLI::App& app) {
   auto flags = std::make_shared<BackupFlags>();
-  app.add_option("--data-dir", flags->dir, "Data directory of a stopped server")->required();
-  app.add_option("--to", flags->to, "Directory of backups; made if missing")->required();
+  app.add_option("--data-dir", flags->dir, "Data directory of a stopped server");
+  app.add_option("--to", flags->to, "Directory of backups; made if missing");
   app.add_option("--zstd-level", flags->level, "1 fast .. 19 small")
       ->check(CLI::Range(1, 19))
       ->capture_default_str();
   app.add_flag("--json", flags->json, "The report as one JSON object");
   app.add_flag("--quiet", flags->quiet, "No progress");
+  flags->server.declare(app);
+  flags->url_given = app.get_option("--url");
   app.footer(kBackupExamples);
   return [flags] { return run_backup(*flags); };
 }

@@ -68,6 +68,7 @@ const char* group_of(std::string_view name) {
       {"ivf_", "Indexes"},
       {"bind", "Server"},
       {"data_dir", "Server"},
+      {"backup_dir", "Server"},
   };
   for (const Row& row : kGroups) {
     if (name.starts_with(row.prefix)) return row.group;

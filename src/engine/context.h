@@ -31,6 +31,7 @@ struct EngineContext {
   const DatabaseOptions options;
   const Clock* const clock;
   const Logger logger;
+  FileSystem* files = nullptr;  // set when persistent
   std::unique_ptr<Storage> storage;
   std::unique_ptr<ThreadPool> pool;
   std::function<void()> after_write;  // runs or schedules the maintenance a write made due

@@ -12,6 +12,7 @@
 #include "engine/index_keeper.h"
 #include "engine/maintenance.h"
 #include "engine/pinning.h"
+#include "engine/store_backup.h"
 #include "engine/stored_collection.h"
 
 namespace aionbd {
@@ -57,6 +58,8 @@ class Engine final : public Database {
   Result<std::shared_ptr<Collection>> collection(std::string_view name) const override;
   std::vector<CollectionInfo> list_collections() const override;
   Status checkpoint() override;
+  Result<BackupReport> backup(const std::string& to, int level,
+                              const StoreProgress& progress) override;
   Health health() const override;
   std::vector<MetricSample> metrics() const override;
 
@@ -81,6 +84,7 @@ class Engine final : public Database {
   Status ready_to_write(Deadline deadline) const;
   Result<Ticket> log(std::string record);
   void count_write();
+  Result<BackupReport> copy_cut(const std::string& to, int level, const StoreProgress& progress);
 
   const std::shared_ptr<EngineContext> context_;
   const std::unique_ptr<Pinning> pinning_;
@@ -91,9 +95,13 @@ class Engine final : public Database {
   /// The name map. Lock order: this, a collection's write lock, storage's log lock.
   mutable Mutex mutex_;
   Collections collections_ GUARDED_BY(mutex_);
+
+  std::atomic<bool> backing_up_{false};
+  std::atomic<bool> closing_{false};  // a backup in progress gives up
 };
 
 Engine::~Engine() {
+  closing_.store(true);
   // First, so that a build in progress is given up and an optimize call can return.
   if (auditor_ != nullptr) auditor_->stop();
   if (keeper_ != nullptr) keeper_->stop();
@@ -328,6 +336,39 @@ Status Engine::checkpoint() {
   return maintenance_->checkpoint();
 }
 
+// ---- backup -------------------------------------------------------------------------------------
+
+Result<BackupReport> Engine::backup(const std::string& to, int level,
+                                    const StoreProgress& progress) {
+  const CallScope call(*context_);
+  RETURN_IF_ERROR(call.status());
+  if (!context_->storage->persistent()) {
+    return failed_precondition("there is nothing to back up: nothing is kept on the disk");
+  }
+  if (backing_up_.exchange(true)) {
+    return failed_precondition("a backup is being made already");
+  }
+  EngineMetrics& metrics = context_->metrics;
+  metrics.backup_bytes.set(0);
+  metrics.backup_bytes_done.set(0);
+  metrics.backup_in_flight.set(1);
+  Result<BackupReport> done = copy_cut(to, level, progress);
+  metrics.backup_in_flight.set(0);
+  (done.has_value() ? metrics.backup_success : metrics.backup_error).add();
+  backing_up_.store(false);
+  return done;
+}
+
+Result<BackupReport> Engine::copy_cut(const std::string& to, int level,
+                                      const StoreProgress& progress) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<const BackupSource> source, maintenance_->cut());
+  return copy_to_backup(context_->files, *source, to, level, [&](uint64_t bytes, uint64_t total) {
+    context_->metrics.backup_bytes.set(static_cast<int64_t>(total));
+    context_->metrics.backup_bytes_done.set(static_cast<int64_t>(bytes));
+    return !closing_.load() && (!progress || progress(bytes, total));
+  });
+}
+
 // ---- state --------------------------------------------------------------------------------------
 
 Health Engine::health() const {
@@ -402,6 +443,11 @@ std::vector<MetricSample> Engine::metrics() const {
       sample_of(Rows::kSyncTime, storage.wal_sync),
       sample_of(Rows::kApplyTime, engine.write_apply_time),
       sample_of(Rows::kCheckpointTime, engine.checkpoint_time),
+      sample_of(Rows::kBackupSuccess, engine.backup_success),
+      sample_of(Rows::kBackupError, engine.backup_error),
+      sample_of(Rows::kBackupInFlight, engine.backup_in_flight),
+      sample_of(Rows::kBackupBytes, engine.backup_bytes),
+      sample_of(Rows::kBackupBytesDone, engine.backup_bytes_done),
       sample_of(Rows::kCompactionTime, engine.compaction_time),
       sample_of(Rows::kCompactions, engine.compactions),
       sample_of(Rows::kCompactionBytes, engine.compaction_bytes),
@@ -441,7 +487,7 @@ Result<std::unique_ptr<Database>> open_database(DatabaseOptions options,
   storage.durability = context->options.durability;
   storage.group_commit_batch_max = context->options.group_commit_batch_max;
   storage.group_commit_delay = context->options.group_commit_delay;
-  storage.files = environment.files;
+  context->files = storage.files = environment.files;
   storage.clock = environment.clock;
   storage.logger = context->logger;
   ASSIGN_OR_RETURN(context->storage, Storage::open(std::move(storage)));

@@ -13,6 +13,11 @@ struct EngineMetrics {
   Counter checkpoint_error;
   Counter checkpoint_degraded;        // checkpoints that fell back to a later one: storage was full
   Counter checkpoint_schedule_skips;  // due while one was running
+  Counter backup_success;
+  Counter backup_error;
+  Gauge backup_in_flight;  // 0 or 1
+  Gauge backup_bytes;      // to copy by the one that runs, or by the last one
+  Gauge backup_bytes_done;
   Counter compactions;
   Counter compaction_bytes;
   Histogram compaction_time;
@@ -105,6 +110,17 @@ struct EngineMetricRows {
       "Resolving and applying one write under the collection's lock."};
   static constexpr MetricRow kCheckpointTime{"checkpoint_duration_seconds", MetricKind::kHistogram,
                                              "seconds", "One checkpoint."};
+  static constexpr MetricRow kBackupSuccess{"backup_success_total", MetricKind::kCounter, "1",
+                                            "Backups completed."};
+  static constexpr MetricRow kBackupError{"backup_error_total", MetricKind::kCounter, "1",
+                                          "Backups that failed or were stopped."};
+  static constexpr MetricRow kBackupInFlight{"backup_in_flight", MetricKind::kGauge, "1",
+                                             "Backups running now: 0 or 1."};
+  static constexpr MetricRow kBackupBytes{
+      "backup_bytes", MetricKind::kGauge, "bytes",
+      "Bytes of the store in the backup that runs, or in the last one since start."};
+  static constexpr MetricRow kBackupBytesDone{"backup_bytes_done", MetricKind::kGauge, "bytes",
+                                              "Of those: copied, or found stored already."};
   static constexpr MetricRow kCompactionTime{"compaction_duration_seconds", MetricKind::kHistogram,
                                              "seconds", "One compaction."};
   static constexpr MetricRow kCompactions{"compactions_total", MetricKind::kCounter, "1",

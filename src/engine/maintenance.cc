@@ -482,6 +482,11 @@ Status Maintenance::drop_index(StoredCollection& collection, SegmentId file) {
   return publish(replay_after_);
 }
 
+Result<std::shared_ptr<const BackupSource>> Maintenance::cut() {
+  MutexLock lock(job_mutex_);
+  return context_->storage->cut();
+}
+
 std::vector<CataloguedIndex> Maintenance::indexes_of(const StoredCollection& collection) {
   MutexLock lock(job_mutex_);
   return collection.catalogued.indexes;

@@ -104,6 +104,8 @@ class Maintenance {
   Status drop_index(StoredCollection& collection, SegmentId file);
   /// The indexes the catalog names for a collection.
   std::vector<CataloguedIndex> indexes_of(const StoredCollection& collection);
+  /// A state of the store to copy; waits for a job in progress. As Storage::cut.
+  Result<std::shared_ptr<const BackupSource>> cut();
   /// No new background job.
   void stop();
 

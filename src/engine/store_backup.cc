@@ -1,13 +1,14 @@
 // Backup of a closed store, and restore: where the bytes go is storage's business
-// (storage/backup.h), here is what makes a cut, and how a restored store takes its place.
+// (storage/backup.h), here is what makes a cut of a closed store (Storage::cut makes that of an
+// open one), and how a restored store takes its place.
 //
 // Restore unpacks beside the data directory, verifies the result as `verify` would, and only then
 // exchanges the two names: one system call, so that a crash leaves the one or the other.
+#include "engine/store_backup.h"
+
 #include <algorithm>
 
-#include "aionbd/store.h"
 #include "engine/store_verify.h"
-#include "storage/backup.h"
 
 namespace aionbd {
 namespace {
@@ -90,6 +91,19 @@ Result<std::string> free_name(FileSystem* files, const std::string& dir) {
   return already_exists("too many replaced stores beside '" + dir + "'");
 }
 
+/// A whole store where a restore wants to unpack may be the one that an earlier restore took out of
+/// the way when it was cut short: it is set aside, too.
+Status set_aside_whole_store(FileSystem* files, const std::string& fresh, const std::string& dir) {
+  const auto listing = list_store(files, fresh);
+  if (!listing.has_value()) {
+    return listing.error().code() == Code::kNotFound ? Status() : listing.error();
+  }
+  if (!listing->has_manifest || !listing->foreign.empty()) return {};
+  ASSIGN_OR_RETURN(const std::string aside, free_name(files, dir));
+  RETURN_IF_ERROR(files->rename(fresh, aside));
+  return files->sync_dir(parent_of(dir));
+}
+
 Status swap_in(FileSystem* files, const std::string& fresh, const std::string& dir, Place place,
                RestoreReport& report) {
   if (place != Place::kTaken) {
@@ -110,15 +124,9 @@ Status swap_in(FileSystem* files, const std::string& fresh, const std::string& d
 
 }  // namespace
 
-Result<BackupReport> backup_store(const std::string& dir, const std::string& to, int level,
-                                  const StoreProgress& progress) {
-  FileSystem* const files = &posix_file_system();
-  ASSIGN_OR_RETURN(const StoreListing listing, list_store(files, dir));
-  if (!listing.has_manifest) return not_found("there is no store in '" + dir + "'");
-  ASSIGN_OR_RETURN(const auto lock, files->lock(lock_path(dir)));
-  // Listed again: a server may have been there until a moment ago.
-  ASSIGN_OR_RETURN(const StoreListing locked, list_store(files, dir));
-  ASSIGN_OR_RETURN(const BackupSource source, source_of(files, dir, locked));
+Result<BackupReport> copy_to_backup(FileSystem* files, const BackupSource& source,
+                                    const std::string& to, int level,
+                                    const StoreProgress& progress) {
   uint64_t total = 0;
   for (const ManifestSegment& segment : source.manifest.segments) total += segment.file_bytes;
   for (const LogFile& log : source.logs) total += log.bytes;
@@ -128,8 +136,20 @@ Result<BackupReport> backup_store(const std::string& dir, const std::string& to,
   return report_of(counts);
 }
 
-Result<std::vector<BackupReport>> list_store_backups(const std::string& from) {
-  FileSystem* const files = &posix_file_system();
+Result<BackupReport> backup_store_in(FileSystem* files, const std::string& dir,
+                                     const std::string& to, int level,
+                                     const StoreProgress& progress) {
+  ASSIGN_OR_RETURN(const StoreListing listing, list_store(files, dir));
+  if (!listing.has_manifest) return not_found("there is no store in '" + dir + "'");
+  ASSIGN_OR_RETURN(const auto lock, files->lock(lock_path(dir)));
+  // Listed again: a server may have been there until a moment ago.
+  ASSIGN_OR_RETURN(const StoreListing locked, list_store(files, dir));
+  ASSIGN_OR_RETURN(const BackupSource source, source_of(files, dir, locked));
+  return copy_to_backup(files, source, to, level, progress);
+}
+
+Result<std::vector<BackupReport>> list_store_backups_in(FileSystem* files,
+                                                        const std::string& from) {
   ASSIGN_OR_RETURN(const std::vector<uint64_t> numbers, list_backups(files, from));
   std::vector<BackupReport> out;
   for (const uint64_t number : numbers) {
@@ -147,9 +167,9 @@ Result<std::vector<BackupReport>> list_store_backups(const std::string& from) {
   return out;
 }
 
-Result<RestoreReport> restore_store(const std::string& from, const std::string& dir,
-                                    const RestoreOptions& options, const StoreProgress& progress) {
-  FileSystem* const files = &posix_file_system();
+Result<RestoreReport> restore_store_in(FileSystem* files, const std::string& from,
+                                       const std::string& dir, const RestoreOptions& options,
+                                       const StoreProgress& progress) {
   const std::string target = without_slashes(dir);
   ASSIGN_OR_RETURN(const std::vector<uint64_t> numbers, list_backups(files, from));
   if (numbers.empty()) return not_found("there is no backup in '" + from + "'");
@@ -164,6 +184,7 @@ Result<RestoreReport> restore_store(const std::string& from, const std::string& 
     ASSIGN_OR_RETURN(lock, files->lock(lock_path(target)));
   }
   const std::string fresh = target + std::string(kRestoringSuffix);
+  RETURN_IF_ERROR(set_aside_whole_store(files, fresh, target));
   RETURN_IF_ERROR(clear_leftovers(files, fresh));
   RETURN_IF_ERROR(files->make_dirs(fresh));
   RestoreReport report;
@@ -194,6 +215,20 @@ Result<RestoreReport> restore_store(const std::string& from, const std::string& 
   }
   RETURN_IF_ERROR(swap_in(files, fresh, target, place, report));
   return report;
+}
+
+Result<BackupReport> backup_store(const std::string& dir, const std::string& to, int level,
+                                  const StoreProgress& progress) {
+  return backup_store_in(&posix_file_system(), dir, to, level, progress);
+}
+
+Result<std::vector<BackupReport>> list_store_backups(const std::string& from) {
+  return list_store_backups_in(&posix_file_system(), from);
+}
+
+Result<RestoreReport> restore_store(const std::string& from, const std::string& dir,
+                                    const RestoreOptions& options, const StoreProgress& progress) {
+  return restore_store_in(&posix_file_system(), from, dir, options, progress);
 }
 
 }  // namespace aionbd

@@ -1,6 +1,13 @@
 // backup_store and restore_store on real stores: what comes back is what was there; what is damaged
 // or hostile changes nothing.
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <zstd.h>
+
+#include <functional>
+
 #include "aionbd/store.h"
+#include "base/checksum.h"
 #include "engine/test_store.h"
 #include "storage/backup.h"
 
@@ -157,6 +164,145 @@ TEST_F(StoreBackupTest, ImpossibleSizesAreRefused) {
     EXPECT_FALSE(std::filesystem::exists(restored_));
     break;
   }
+}
+
+// Manifests with right checksums that claim what cannot be: refused before a file is made.
+TEST_F(StoreBackupTest, LyingManifestsAreRefused) {
+  backup();
+  const std::string path = backups_ + "/BACKUP-0000000000000001";
+  const std::string whole = read(path);
+  using Change = std::function<void(BackupHeader&, std::vector<BackupFile>&)>;
+  const auto expect_refused = [&](const std::string& what, const std::string& reason,
+                                  const Change& change) {
+    SCOPED_TRACE(what);
+    auto header = read_as<BackupHeader>(as_bytes_of(whole));
+    std::vector<BackupFile> files;
+    for (uint64_t i = 0; i < header.files_count; ++i) {
+      files.push_back(
+          read_as<BackupFile>(as_bytes_of(whole).subspan(sizeof(header) + i * sizeof(BackupFile))));
+    }
+    const std::string manifest =
+        whole.substr(sizeof(header) + files.size() * sizeof(BackupFile), header.manifest_bytes);
+    change(header, files);
+    std::string forged(reinterpret_cast<const char*>(&header), sizeof(header));
+    for (const BackupFile& file : files) {
+      forged.append(reinterpret_cast<const char*>(&file), sizeof(file));
+    }
+    forged += manifest;
+    const uint64_t sum =
+        checksum(as_bytes_of(forged), checksum_seed(header.store_id, header.number, 0x4241434B));
+    forged.append(reinterpret_cast<const char*>(&sum), sizeof(sum));
+    write(path, forged);
+    const Status status = restore();
+    EXPECT_EQ(status.code(), Code::kCorruption);
+    EXPECT_NE(status.message().find(reason), std::string::npos) << status.message();
+    EXPECT_FALSE(std::filesystem::exists(restored_));
+    EXPECT_FALSE(std::filesystem::exists(restored_ + ".restoring/MANIFEST"));
+  };
+  using H = BackupHeader;
+  using F = std::vector<BackupFile>;
+  const auto a_log = [](F& files) -> BackupFile& { return files.back(); };
+  expect_refused("a segment twice", "twice", [](H& header, F& files) {
+    files.insert(files.begin(), files.front());
+    ++header.files_count;
+  });
+  expect_refused("a log twice", "out of order", [&](H& header, F& files) {
+    files.push_back(a_log(files));
+    ++header.files_count;
+  });
+  expect_refused("a segment more", "more segments", [](H& header, F& files) {
+    files.insert(files.begin(), files.front());
+    files.front().id = 77;
+    ++header.files_count;
+  });
+  expect_refused("a segment less", "missing", [](H& header, F& files) {
+    files.erase(files.begin());
+    --header.files_count;
+  });
+  expect_refused("countless files", "more files than bytes",
+                 [](H& header, F&) { header.files_count = uint64_t{1} << 60; });
+  expect_refused("a huge manifest", "contradict",
+                 [](H& header, F&) { header.manifest_bytes = uint64_t{1} << 63; });
+  expect_refused("a kind unknown", "unknown kind",
+                 [&](H&, F& files) { a_log(files).kind = static_cast<BackupKind>(3); });
+  expect_refused("another number", "another backup's name",
+                 [](H& header, F&) { header.number = 2; });
+  expect_refused("a newer version", "newer version", [](H& header, F&) { header.version = 2; });
+  expect_refused("another store", "two store ids", [](H& header, F&) { ++header.store_id; });
+  expect_refused("no log", "does not fit", [](H& header, F& files) {
+    files.pop_back();
+    --header.files_count;
+  });
+  expect_refused("a log of exabytes", "not what the backup says",
+                 [&](H&, F& files) { a_log(files).raw_bytes = uint64_t{1} << 62; });
+  expect_refused("sizes beyond counting", "impossible", [&](H& header, F& files) {
+    a_log(files).raw_bytes = uint64_t{1} << 63;
+    files.push_back(a_log(files));
+    ++files.back().id;
+    ++header.files_count;
+  });
+  write(path, whole);
+  EXPECT_TRUE(restore().ok());
+}
+
+// A packed file that would unpack to more than it says.
+TEST_F(StoreBackupTest, BombIsRefused) {
+  backup();
+  const std::string zeros(size_t{1} << 20, '\0');
+  std::string packed(ZSTD_compressBound(zeros.size()), '\0');
+  packed.resize(ZSTD_compress(packed.data(), packed.size(), zeros.data(), zeros.size(), 3));
+  for (const std::string& path : backup_files()) {
+    if (path.find("/log-") == std::string::npos) continue;
+    BackupChunk chunk;
+    chunk.raw_bytes = 16;
+    chunk.packed_bytes = static_cast<uint32_t>(packed.size());
+    std::string bomb(reinterpret_cast<const char*>(&chunk), sizeof(chunk));
+    bomb += packed;
+    const std::string before = read(path);
+    bomb.resize(before.size(), '\0');
+    write(path, bomb);
+    const Status status = restore();
+    EXPECT_EQ(status.code(), Code::kCorruption);
+    EXPECT_NE(status.message().find("does not unpack"), std::string::npos) << status.message();
+    EXPECT_FALSE(std::filesystem::exists(restored_));
+    write(path, before);
+  }
+  EXPECT_TRUE(restore().ok());
+}
+
+// Whatever lies where a file should: it is not followed, not waited for, and not read for ever.
+TEST_F(StoreBackupTest, OnlyRegularFilesAreRead) {
+  backup();
+  const auto expect_refused = [&](const std::string& what) {
+    const Status status = restore();
+    EXPECT_FALSE(status.ok()) << what;
+    EXPECT_FALSE(status.message().empty()) << what;
+    EXPECT_FALSE(std::filesystem::exists(restored_)) << what;
+  };
+  for (const std::string& path : backup_files()) {
+    const std::string moved = root_ + "/moved";
+    std::filesystem::rename(path, moved);
+    std::filesystem::create_symlink(moved, path);
+    expect_refused(path + " is a symbolic link");
+    std::filesystem::remove(path);
+    std::filesystem::create_directory(path);
+    expect_refused(path + " is a directory");
+    std::filesystem::remove(path);
+    ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+    expect_refused(path + " is a pipe");
+    std::filesystem::remove(path);
+    if (mknod(path.c_str(), S_IFCHR | 0600, makedev(1, 5)) == 0) {  // as root only
+      expect_refused(path + " is a device");
+      std::filesystem::remove(path);
+    }
+    std::filesystem::rename(moved, path);
+  }
+  // Names that are no number of a backup are nobody's.
+  write(backups_ + "/BACKUP-..", "x");
+  write(backups_ + "/BACKUP-000000000000000g", "x");
+  std::filesystem::create_symlink("/etc/passwd", backups_ + "/BACKUP-root");
+  EXPECT_TRUE(restore().ok());
+  EXPECT_EQ(list_store_backups(backups_)->size(), 1U);
 }
 
 TEST_F(StoreBackupTest, LeftoversOfACrashAreNoHindrance) {

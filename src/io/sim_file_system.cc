@@ -61,6 +61,7 @@ std::string_view file_op_name(FileOp op) {
     case FileOp::kAppend: return "append";
     case FileOp::kSync: return "sync";
     case FileOp::kTruncate: return "truncate";
+    case FileOp::kExchange: return "exchange";
   }
   return "";
 }
@@ -169,7 +170,7 @@ class SimFileLock final : public FileLock {
 // ---- Calls -------------------------------------------------------------------------------------
 
 SimFileSystem::SimFileSystem() {
-  dirs_["."];
+  dirs_["."] = durable_dirs_["."] = std::make_shared<Dir>();
 }
 SimFileSystem::~SimFileSystem() = default;
 
@@ -204,20 +205,24 @@ SimFileSystem::NodePtr SimFileSystem::find(const std::string& path) const {
   const auto [dir, name] = split(path);
   const auto found = dirs_.find(dir);
   if (found == dirs_.end()) return nullptr;
-  const auto entry = found->second.entries.find(name);
-  return entry == found->second.entries.end() ? nullptr : entry->second;
+  const auto entry = found->second->entries.find(name);
+  return entry == found->second->entries.end() ? nullptr : entry->second;
 }
 
 SimFileSystem::Dir* SimFileSystem::dir_of(const std::string& path) {
   const auto found = dirs_.find(split(path).first);
-  return found == dirs_.end() ? nullptr : &found->second;
+  return found == dirs_.end() ? nullptr : found->second.get();
 }
 
 Status SimFileSystem::make_dirs(const std::string& path) {
   if (auto fault = before(FileOp::kMakeDirs, path)) return fault->error;
   MutexLock lock(mutex_);
   for (size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
-    dirs_[path.substr(0, end)];  // durable at once, as the interface promises
+    std::shared_ptr<Dir>& dir = dirs_[path.substr(0, end)];
+    if (dir == nullptr) {
+      dir = std::make_shared<Dir>();
+      durable_dirs_[path.substr(0, end)] = dir;  // at once, as the interface promises
+    }
     if (end == std::string::npos) return Status();
   }
 }
@@ -228,7 +233,7 @@ Result<std::vector<std::string>> SimFileSystem::list(const std::string& dir) {
   const auto found = dirs_.find(dir);
   if (found == dirs_.end()) return missing(dir);
   std::vector<std::string> names;
-  for (const auto& entry : found->second.entries) names.push_back(entry.first);
+  for (const auto& entry : found->second->entries) names.push_back(entry.first);
   for (const auto& other : dirs_) {
     const auto [parent, name] = split(other.first);
     if (parent == dir && name != ".") names.push_back(name);
@@ -242,8 +247,35 @@ Status SimFileSystem::sync_dir(const std::string& dir) {
   MutexLock lock(mutex_);
   const auto found = dirs_.find(dir);
   if (found == dirs_.end()) return missing(dir);
-  found->second.durable = found->second.entries;
-  found->second.unsynced.clear();
+  found->second->durable = found->second->entries;
+  found->second->unsynced.clear();
+  std::erase_if(unsynced_dirs_, [&](const DirsOp& op) REQUIRES(mutex_) {
+    if (op.parent != dir) return false;
+    apply(op, durable_dirs_);
+    return true;
+  });
+  return Status();
+}
+
+void SimFileSystem::apply(const DirsOp& op, Dirs& dirs) {
+  for (const auto& [path, dir] : op.now) {
+    if (dir == nullptr) {
+      dirs.erase(path);
+    } else {
+      dirs[path] = dir;
+    }
+  }
+}
+
+/// As rename(2): onto nothing, or onto an empty directory.
+Status SimFileSystem::move_dir(const std::string& from, const std::string& to) {
+  const auto target = dirs_.find(to);
+  if (target != dirs_.end() && !target->second->entries.empty()) {
+    return io_error("directory is not empty: '" + to + "'");
+  }
+  DirsOp op{++order_, split(from).first, {{from, nullptr}, {to, dirs_[from]}}};
+  apply(op, dirs_);
+  unsynced_dirs_.push_back(std::move(op));
   return Status();
 }
 
@@ -313,6 +345,7 @@ Status SimFileSystem::rename(const std::string& from, const std::string& to) {
   MutexLock lock(mutex_);
   Dir* dir = dir_of(from);
   CHECK_TRUE(dir == dir_of(to));  // nobody here renames across directories
+  if (dirs_.contains(from)) return move_dir(from, to);
   NodePtr node = find(from);
   if (node == nullptr) return missing(from);
   const std::string old_name = split(from).second;
@@ -323,8 +356,17 @@ Status SimFileSystem::rename(const std::string& from, const std::string& to) {
   return Status();
 }
 
-Status SimFileSystem::exchange(const std::string&, const std::string&) {
-  return failed_precondition("the simulated disk exchanges no names");
+/// Of directories; nobody here exchanges files.
+Status SimFileSystem::exchange(const std::string& a, const std::string& b) {
+  if (auto fault = before(FileOp::kExchange, a, b)) return fault->error;
+  MutexLock lock(mutex_);
+  if (!dirs_.contains(a)) return missing(a);
+  if (!dirs_.contains(b)) return missing(b);
+  CHECK_TRUE(split(a).first == split(b).first);
+  DirsOp op{++order_, split(a).first, {{a, dirs_[b]}, {b, dirs_[a]}}};
+  apply(op, dirs_);
+  unsynced_dirs_.push_back(std::move(op));
+  return Status();
 }
 
 Status SimFileSystem::remove(const std::string& path) {
@@ -388,7 +430,7 @@ uint64_t SimFileSystem::room() const {
   if (capacity_ == UINT64_MAX) return UINT64_MAX;
   uint64_t used = 0;
   for (const auto& dir : dirs_) {
-    for (const auto& entry : dir.second.entries) used += entry.second->current.size();
+    for (const auto& entry : dir.second->entries) used += entry.second->current.size();
   }
   return capacity_ > used ? capacity_ - used : 0;
 }
@@ -605,14 +647,22 @@ SimContent SimFileSystem::surviving_content(const Node& node, Survival& survival
   return content;
 }
 
+SimFileSystem::Dirs SimFileSystem::surviving_dirs(Survival& survival) const {
+  Dirs out = durable_dirs_;
+  for (const DirsOp& op : unsynced_dirs_) {
+    if (survival.name(op.order)) apply(op, out);
+  }
+  return out;
+}
+
 std::unique_ptr<SimFileSystem> SimFileSystem::image(Survival survival) const {
   auto out = std::make_unique<SimFileSystem>();
   MutexLock lock(mutex_);
   MutexLock out_lock(out->mutex_);
   std::map<const Node*, NodePtr> copies;  // a file has one content under all its names
-  for (const auto& [path, dir] : dirs_) {
-    std::map<std::string, NodePtr> entries = dir.durable;
-    for (const EntryOp& op : dir.unsynced) {
+  for (const auto& [path, dir] : surviving_dirs(survival)) {
+    std::map<std::string, NodePtr> entries = dir->durable;
+    for (const EntryOp& op : dir->unsynced) {
       if (!survival.name(op.order)) continue;
       if (!op.from.empty()) entries.erase(op.from);
       if (op.node != nullptr) entries[op.to] = op.node;
@@ -627,9 +677,10 @@ std::unique_ptr<SimFileSystem> SimFileSystem::image(Survival survival) const {
       }
       node = copy;
     }
-    Dir& out_dir = out->dirs_[path];
-    out_dir.durable = entries;
-    out_dir.entries = std::move(entries);
+    auto out_dir = std::make_shared<Dir>();
+    out_dir->durable = entries;
+    out_dir->entries = std::move(entries);
+    out->dirs_[path] = out->durable_dirs_[path] = std::move(out_dir);
   }
   return out;
 }

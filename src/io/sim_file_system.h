@@ -2,10 +2,11 @@
 //
 // The crash model (docs/format.md, media assumptions): per file a durable image and the ordered
 // unsynced writes and truncations; per directory the durable entries and the ordered unsynced
-// creations, renames and removals. `sync` settles one file, `sync_dir` one directory. A crash image
-// keeps or loses every unsynced item on its own: writes in sectors of 512 bytes; a file may have
-// grown without its data, then it holds zeros, noise, or what was cut off there before; a rename
-// may be there without the content of the file; a removal may be undone.
+// creations, renames and removals; directories are durable when made, their renames and exchanges
+// not before a sync_dir of the parent. `sync` settles one file, `sync_dir` one directory. A crash
+// image keeps or loses every unsynced item on its own: writes in sectors of 512 bytes; a file may
+// have grown without its data, then it holds zeros, noise, or what was cut off there before; a
+// rename may be there without the content of the file; a removal may be undone.
 //
 // Contents are shared blocks, copied when written, so an image costs the blocks that differ.
 #pragma once
@@ -42,6 +43,7 @@ enum class FileOp : uint8_t {
   kAppend,
   kSync,
   kTruncate,
+  kExchange,
 };
 
 /// Lower-case name, e.g. "sync_dir".
@@ -53,7 +55,7 @@ bool is_mutation(FileOp op);
 struct FileCall {
   FileOp op = FileOp::kList;
   std::string path;
-  std::string to;         // of a rename
+  std::string to;         // of a rename or an exchange
   uint64_t bytes = 0;     // appended, or the new size
   uint64_t mutation = 0;  // number of this mutation, from 1; that of the last one for other calls
 };
@@ -191,8 +193,18 @@ class SimFileSystem final : public FileSystem {
     std::map<std::string, NodePtr> durable;
     std::vector<EntryOp> unsynced;
   };
+  using Dirs = std::map<std::string, std::shared_ptr<Dir>>;  // by path
+  /// An unsynced rename or exchange of directories: one step, so it survives whole or not at all.
+  struct DirsOp {
+    uint64_t order = 0;
+    std::string parent;
+    Dirs now;  // what these paths are; null: nothing
+  };
   struct Survival;
 
+  static void apply(const DirsOp& op, Dirs& dirs);
+  Dirs surviving_dirs(Survival& survival) const REQUIRES(mutex_);
+  Status move_dir(const std::string& from, const std::string& to) REQUIRES(mutex_);
   /// Runs the hook and the crash clock. Nothing: go on.
   std::optional<FileFault> before(FileOp op, const std::string& path, const std::string& to = "",
                                   uint64_t bytes = 0) EXCLUDES(mutex_);
@@ -213,7 +225,9 @@ class SimFileSystem final : public FileSystem {
                             Survival& survival);
 
   mutable Mutex mutex_;
-  std::map<std::string, Dir> dirs_ GUARDED_BY(mutex_);
+  Dirs dirs_ GUARDED_BY(mutex_);
+  Dirs durable_dirs_ GUARDED_BY(mutex_);
+  std::vector<DirsOp> unsynced_dirs_ GUARDED_BY(mutex_);
   std::map<std::string, bool> locked_ GUARDED_BY(mutex_);
   uint64_t order_ GUARDED_BY(mutex_) = 0;
   uint64_t mutations_ GUARDED_BY(mutex_) = 0;

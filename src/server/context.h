@@ -48,6 +48,9 @@ class ServerContext {
   /// The engine, or null while it loads and after it was closed.
   Database* database() const { return database_.load(std::memory_order_acquire); }
   void set_database(Database* database) { database_.store(database, std::memory_order_release); }
+  /// True once the server is to stop: long work gives up.
+  bool stopping() const { return stopping_.load(std::memory_order_relaxed); }
+  void set_stopping() { stopping_.store(true, std::memory_order_relaxed); }
   /// The transport's counters; set once, before the first request.
   void set_http(const HttpCounters* http) { http_.store(http, std::memory_order_release); }
   const HttpCounters* http() const { return http_.load(std::memory_order_acquire); }
@@ -82,6 +85,7 @@ class ServerContext {
   ServerMetrics metrics_;
   std::atomic<Database*> database_{nullptr};
   std::atomic<const HttpCounters*> http_{nullptr};
+  std::atomic<bool> stopping_{false};
   Mutex readers_mutex_;
   std::vector<std::unique_ptr<JsonReader>> readers_ GUARDED_BY(readers_mutex_);
 };

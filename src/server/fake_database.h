@@ -231,6 +231,9 @@ class FakeDatabase : public Database {
     return out;
   }
   Status checkpoint() override { return {}; }
+  Result<BackupReport> backup(const std::string&, int, const StoreProgress&) override {
+    return failed_precondition("nothing is kept on the disk");
+  }
   Health health() const override { return {}; }
   std::vector<MetricSample> metrics() const override {
     static constexpr MetricRow kRow = {"collections", MetricKind::kGauge, "1", "Collections."};

@@ -12,6 +12,7 @@ Status handle_version(Call& call);
 Status handle_metrics(Call& call);
 Status handle_metrics_prometheus(Call& call);
 Status handle_distance(Call& call);
+Status handle_backup(Call& call);
 
 // handlers_collections.cc
 Status handle_create_collection(Call& call);

@@ -28,6 +28,8 @@ constexpr auto kRoutes = std::to_array<Route>({
      "Metrics as Prometheus text."},
     {kPost, "/distance", Scope::kRead, C::kRead, true, handle_distance,
      "Distance between two vectors."},
+    {kPost, "/backup", Scope::kAdmin, C::kAdmin, false, handle_backup,
+     "Add a backup to those in AIONBD_BACKUP_DIR; answers when it is complete."},
     {kPost, "/collections", Scope::kAdmin, C::kAdmin, true, handle_create_collection,
      "Create a collection."},
     {kGet, "/collections", Scope::kRead, C::kRead, false, handle_list_collections,

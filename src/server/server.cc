@@ -125,6 +125,7 @@ void Server::State::finish() {
   if (done_) return;
   done_ = true;
   logger_.info("server: stopping");
+  context_.set_stopping();
   const bool drained = http_ == nullptr || http_->stop(kStopGrace);
   if (!drained) {
     result_ = deadline_exceeded("requests were still in progress when the time to stop ran out");

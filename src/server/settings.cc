@@ -27,6 +27,8 @@ constexpr auto kRows = std::to_array<SettingRow>({
      "Address and port to listen on; port 0 takes a free one."},
     {"data_dir", &S::data_dir, "data", 0, 0, "",
      "Directory of the data; made if missing. One process at a time."},
+    {"backup_dir", &S::backup_dir, "", 0, 0, "",
+     "Directory that POST /backup adds backups to, outside data_dir; made if missing. Empty: off."},
     {"max_dimension", &S::max_dimension, "4096", 1, kDimensionCeiling, "values",
      "Largest dimension of a collection."},
     {"max_points_per_collection", &S::max_points_per_collection, "1000000", 1, UINT32_MAX, "points",
@@ -288,7 +290,18 @@ Status check_simd(const SettingSources& sources) {
                                       fmt::join(names, ", "), wanted->second));
 }
 
+std::string_view without_slashes(std::string_view path) {
+  while (path.size() > 1 && path.back() == '/') path.remove_suffix(1);
+  return path;
+}
+
 Status check_together(const Settings& settings) {
+  const std::string data(without_slashes(settings.data_dir));
+  const std::string backups(without_slashes(settings.backup_dir));
+  if (backups == data || backups.starts_with(data + "/")) {
+    return invalid_argument(
+        "AIONBD_BACKUP_DIR must not be AIONBD_DATA_DIR or inside it: backups are to survive it");
+  }
   if (settings.memory_budget_mb > 0 && settings.memory_budget_bytes > 0 &&
       settings.memory_budget_mb * kMiB != settings.memory_budget_bytes) {
     return invalid_argument(

@@ -270,12 +270,12 @@ WireError wire_error_of(Code code) {
   switch (code) {
     case Code::kOk: return {200, "ok"};
     case Code::kInvalidArgument: return {400, "invalid_argument"};
-    case Code::kFailedPrecondition: return {400, "invalid_argument"};
     case Code::kUnauthenticated: return {401, "unauthorized"};
     case Code::kPermissionDenied: return {403, "forbidden"};
     case Code::kNotFound: return {404, "not_found"};
     case Code::kDeadlineExceeded: return {408, "request_timeout"};
-    case Code::kAlreadyExists: return {409, "conflict"};
+    case Code::kAlreadyExists:
+    case Code::kFailedPrecondition: return {409, "conflict"};
     case Code::kResourceExhausted: return {429, "resource_exhausted"};
     case Code::kInternal: return {500, "internal"};
     case Code::kUnavailable:
@@ -987,6 +987,20 @@ std::string encode_optimized(std::string_view name) {
       .key("optimized")
       .boolean(true)
       .end_object();
+  return out;
+}
+
+std::string encode_backup(const BackupReport& report) {
+  std::string out;
+  JsonWriter writer(out);
+  writer.begin_object().key("number").number(report.number);
+  writer.key("last_lsn").number(report.last_lsn);
+  writer.key("files").number(report.files);
+  writer.key("files_shared").number(report.files_shared);
+  writer.key("raw_bytes").number(report.raw_bytes);
+  writer.key("packed_bytes").number(report.packed_bytes);
+  writer.key("written_bytes").number(report.written_bytes);
+  writer.end_object();
   return out;
 }
 

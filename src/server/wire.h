@@ -140,6 +140,7 @@ std::string encode_topk_batch(const std::vector<SearchResult>& results, bool exp
                               IdStyle style);
 std::string encode_stats(const CollectionStats& stats);
 std::string encode_optimized(std::string_view name);
+std::string encode_backup(const BackupReport& report);
 std::string encode_live(uint64_t uptime_ms);
 std::string encode_ready(uint64_t uptime_ms, bool engine_loaded, bool storage_available,
                          const std::vector<std::string>& quarantined);

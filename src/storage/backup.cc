@@ -255,7 +255,7 @@ Result<std::map<std::string, BackupFile>> stored_segments(FileSystem* files, con
   for (const uint64_t number : numbers) {
     ASSIGN_OR_RETURN(const Backup earlier, read_backup(files, dir, number));
     if (earlier.manifest.store_id != store_id) {
-      return failed_precondition("directory holds backups of another store: '" + dir + "'");
+      return failed_precondition("the directory holds backups of another store");
     }
     for (const BackupFile& file : earlier.files) {
       if (file.kind == BackupKind::kSegment) out[object_name(earlier, file)] = file;

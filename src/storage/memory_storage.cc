@@ -68,6 +68,10 @@ class MemoryStorage final : public Storage {
     return Status();
   }
 
+  Result<std::shared_ptr<const BackupSource>> cut() override {
+    return failed_precondition("there is nothing to copy: nothing is kept on the disk");
+  }
+
   Status health() const override { return Status(); }
   const StorageMetrics& metrics() const override { return metrics_; }
   bool persistent() const override { return false; }

@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "base/mutex.h"
 #include "base/rng.h"
+#include "storage/backup.h"
 #include "storage/format.h"
 #include "storage/memory_storage.h"
 #include "storage/store_files.h"
@@ -65,6 +66,7 @@ class FileStorage final : public Storage {
   Result<std::shared_ptr<SegmentFile>> open_segment(SegmentId id) override;
   Status publish(std::string catalog, const std::vector<SegmentId>& live,
                  Lsn replay_after) override;
+  Result<std::shared_ptr<const BackupSource>> cut() override;
 
   Status health() const override { return wal_->health(); }
   const StorageMetrics& metrics() const override { return metrics_; }
@@ -75,6 +77,20 @@ class FileStorage final : public Storage {
   struct Fresh {
     SegmentStamp stamp;
     std::weak_ptr<SegmentFile> file;  // expired: nobody can publish it any more
+  };
+
+  /// Keeps the files it names while it lives. Thread safety: immutable.
+  class Cut {
+   public:
+    Cut(FileStorage& storage, BackupSource source);
+    ~Cut();
+    Cut(const Cut&) = delete;
+    Cut& operator=(const Cut&) = delete;
+
+    const BackupSource source;
+
+   private:
+    FileStorage& storage_;
   };
 
   std::string path_of(std::string_view name) const {
@@ -103,8 +119,10 @@ class FileStorage final : public Storage {
   Mutex removal_mutex_;
   std::map<SegmentId, SegmentStamp> live_ GUARDED_BY(mutex_);
   std::map<SegmentId, Fresh> fresh_ GUARDED_BY(mutex_);
-  std::set<SegmentId> writing_ GUARDED_BY(mutex_);    // ids given to writers, finished or not
-  std::set<std::string> garbage_ GUARDED_BY(mutex_);  // names to remove
+  std::set<SegmentId> writing_ GUARDED_BY(mutex_);         // ids given to writers, finished or not
+  std::set<std::string> garbage_ GUARDED_BY(mutex_);       // names to remove
+  Lsn replay_after_ GUARDED_BY(mutex_) = 0;                // of the current root
+  std::set<const BackupSource*> cuts_ GUARDED_BY(mutex_);  // whose files must stay
 };
 
 // ---- Opening -----------------------------------------------------------------------------------
@@ -139,6 +157,7 @@ Status FileStorage::start() {
   ASSIGN_OR_RETURN(wal_, Wal::open(std::move(wal), scan_));
   {
     MutexLock lock(mutex_);
+    replay_after_ = opened_.replay_after;
     for (const ManifestSegment& segment : opened_.segments) {
       live_[segment.id] = {segment.file_bytes, segment.trailer_checksum};
     }
@@ -215,6 +234,7 @@ bool FileStorage::remove_file(const std::string& name) {
 void FileStorage::collect_garbage() {
   MutexLock removal(removal_mutex_);
   std::set<std::string> names;
+  Lsn logs_after = 0;
   {
     MutexLock lock(mutex_);
     std::erase_if(fresh_, [&](const auto& entry) REQUIRES(mutex_) {
@@ -223,7 +243,16 @@ void FileStorage::collect_garbage() {
       return true;
     });
     names.swap(garbage_);
+    logs_after = replay_after_;
+    for (const BackupSource* cut : cuts_) {
+      logs_after = std::min(logs_after, cut->manifest.replay_after);
+      for (const ManifestSegment& segment : cut->manifest.segments) {
+        // It becomes garbage again when the cut ends.
+        if (auto kept = names.extract(segment_name(segment.id))) garbage_.insert(std::move(kept));
+      }
+    }
   }
+  wal_->remove_obsolete(logs_after);
   std::erase_if(names, [this](const std::string& name) { return remove_file(name); });
   MutexLock lock(mutex_);
   garbage_.merge(names);
@@ -338,10 +367,41 @@ Status FileStorage::publish(std::string catalog, const std::vector<SegmentId>& l
     for (const auto& dropped : live_) garbage_.insert(segment_name(dropped.first));
     live_.swap(next);
     garbage_.erase(std::string(kManifestName) + std::string(kTempSuffix));
+    replay_after_ = replay_after;
   }
-  wal_->remove_obsolete(replay_after);
   collect_garbage();
   return Status();
+}
+
+// ---- Cuts --------------------------------------------------------------------------------------
+
+FileStorage::Cut::Cut(FileStorage& storage, BackupSource source_files)
+    : source(std::move(source_files)), storage_(storage) {
+  MutexLock lock(storage_.mutex_);
+  storage_.cuts_.insert(&source);
+}
+
+FileStorage::Cut::~Cut() {
+  {
+    MutexLock lock(storage_.mutex_);
+    storage_.cuts_.erase(&source);
+  }
+  storage_.collect_garbage();
+}
+
+Result<std::shared_ptr<const BackupSource>> FileStorage::cut() {
+  ASSIGN_OR_RETURN(LogCut log, wal_->cut());
+  BackupSource source;
+  source.dir = options_.dir;
+  ASSIGN_OR_RETURN(source.manifest, read_manifest(options_.files, options_.dir));
+  // An older file that could not be removed yet is no part of it.
+  while (log.files.size() > 1 && log.files[1].first_lsn <= source.manifest.replay_after + 1) {
+    log.files.erase(log.files.begin());
+  }
+  source.logs = std::move(log.files);
+  source.last_lsn = log.last_lsn;
+  const auto cut = std::make_shared<const Cut>(*this, std::move(source));
+  return std::shared_ptr<const BackupSource>(cut, &cut->source);
 }
 
 }  // namespace

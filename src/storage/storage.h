@@ -29,6 +29,8 @@
 
 namespace aionbd {
 
+struct BackupSource;
+
 /// Position in the one history of a store: 1, 2, 3, ... per record. 0 = before everything.
 using Lsn = uint64_t;
 
@@ -63,7 +65,8 @@ struct StorageMetrics {
 };
 
 /// Thread safety: safe. append/commit/sync, new_segment and open_segment from any thread;
-/// rotate_log and publish from one thread at a time; catalog and replay before the first append.
+/// rotate_log, publish and cut from one thread at a time; catalog and replay before the first
+/// append.
 class Storage {
  public:
   /// Takes the directory lock, reads the manifest, opens the log, cuts a torn tail (physically, and
@@ -114,6 +117,13 @@ class Storage {
   /// one atomic step, then removes log files and segment files it does not need.
   virtual Status publish(std::string catalog, const std::vector<SegmentId>& live,
                          Lsn replay_after) = 0;
+
+  /// One state of the store, for copying: the root as it is and the log with every record appended
+  /// before the call. Writes wait for one sync of the log, reads for nothing. None of its files
+  /// changes or goes while the pointer lives, which must not outlive the storage.
+  /// Errors: failed_precondition when not persistent; unavailable after a failed sync; corruption,
+  /// io_error (of the root).
+  virtual Result<std::shared_ptr<const BackupSource>> cut() = 0;
 
   /// Ok, or why writes are refused until the store is reopened.
   virtual Status health() const = 0;

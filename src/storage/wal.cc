@@ -225,14 +225,27 @@ Result<Lsn> Wal::rotate() {
   MutexLock lock(mutex_);
   Waiter waiter;
   acquire(waiter);
-  if (health_.ok()) write_until(last_lsn_);
-  if (health_.ok() && synced_lsn_ < written_lsn_) sync_written();
+  settle();
   Status status = health_;
   if (status.ok() && file_first_lsn_ <= written_lsn_) status = switch_file();
   const Lsn last = written_lsn_;
   release();
   if (!status.ok()) return status;
   return last;
+}
+
+Result<LogCut> Wal::cut() {
+  MutexLock lock(mutex_);
+  Waiter waiter;
+  acquire(waiter);
+  settle();
+  const Status status = health_;
+  LogCut out{files_, written_lsn_};
+  // What is cut off after a refused write lies behind this place.
+  out.files.back().bytes = file_end_;
+  release();
+  if (!status.ok()) return status;
+  return out;
 }
 
 uint64_t Wal::generation() const {
@@ -481,6 +494,12 @@ void Wal::sync_written() {
   } else {
     fail_stop_locked(status);
   }
+}
+
+/// Writes and syncs what was appended so far. REQUIRES: ownership.
+void Wal::settle() {
+  if (health_.ok()) write_until(last_lsn_);
+  if (health_.ok() && synced_lsn_ < written_lsn_) sync_written();
 }
 
 // ---- Refusals ----------------------------------------------------------------------------------

@@ -38,6 +38,12 @@ Result<std::unique_ptr<WritableFile>> create_log_file(FileSystem* files, const s
                                                       uint64_t store_id, Lsn first_lsn,
                                                       uint64_t epoch, bool* sync_failed);
 
+/// The log as it is at one moment.
+struct LogCut {
+  std::vector<LogFile> files;  // ascending; bytes: what is there now, and will not change
+  Lsn last_lsn = 0;            // of the last record in them
+};
+
 /// Thread safety: safe; `rotate` and `remove_obsolete` from one thread at a time.
 class Wal {
   struct Key {};  // only `open` constructs
@@ -58,6 +64,9 @@ class Wal {
   Status commit(const Ticket& ticket);
   Status sync();
   Result<Lsn> rotate();
+  /// Everything appended before the call, written and synced. The files are only ever appended to;
+  /// the caller sees to it that they are not removed.
+  Result<LogCut> cut();
   uint64_t generation() const;
   Lsn committed_lsn() const;
   Lsn last_lsn() const;
@@ -105,6 +114,7 @@ class Wal {
   void write_group() REQUIRES(mutex_);
   void write_until(Lsn target) REQUIRES(mutex_);
   void sync_written() REQUIRES(mutex_);
+  void settle() REQUIRES(mutex_);
   Status switch_file() REQUIRES(mutex_);
   void wait_for_company() REQUIRES(mutex_);
   void drop_generation(const Status& cause) REQUIRES(mutex_);

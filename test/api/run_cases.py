@@ -278,8 +278,13 @@ class Server:
         env = {key: value for key, value in os.environ.items() if not key.startswith("AIONBD_")}
         env["AIONBD_DATA_DIR"] = str(self.data_dir)
         env["AIONBD_BIND"] = f"127.0.0.1:{self.port}"
-        env.update({key: str(value) for key, value in {**self.settings, **extra}.items()})
+        env.update({key: self.with_folder(str(value))
+                    for key, value in {**self.settings, **extra}.items()})
         return env
+
+    def with_folder(self, text):
+        """Settings and arguments name places as "${dir}/name": the folder beside the data."""
+        return text.replace("${dir}", str(self.folder))
 
     def start(self, extra=None, wait_for="/ready"):
         for _ in range(3):  # somebody else may take the port between choosing and binding it
@@ -525,7 +530,8 @@ class Run:
         if step["program"][0] != "serve":  # the client commands; the server knows no such setting
             env["AIONBD_URL"] = f"http://127.0.0.1:{self.server.port}"
         try:
-            done = subprocess.run([self.server.program, *step["program"]], env=env,
+            arguments = [self.server.with_folder(word) for word in step["program"]]
+            done = subprocess.run([self.server.program, *arguments], env=env,
                                   stdin=subprocess.DEVNULL, capture_output=True,
                                   timeout=START_SECONDS_MAX, check=False)
         except subprocess.TimeoutExpired as error:
