@@ -73,9 +73,11 @@ THIRD_PARTY = [
     (r"zstd\.h", ["src/cli/*", "src/storage/backup*", "bench/*"]),
     # Files are opened, written, mapped and synced in src/io alone; the cli asks about its own
     # process (umask, limits, terminal).
-    (r"(fcntl|dirent|sys/(mman|file|statvfs))\.h", ["src/io/*"]),
+    (r"(fcntl|dirent|sys/(mman|file|statvfs))\.h", ["src/io/*", "src/cli/server_process*"]),
     (r"sys/(stat|uio)\.h", ["src/io/*", "src/server/http*", "src/cli/cmd_serve.cc"]),
-    (r"(sys/socket|netinet/.*|arpa/inet|netdb|poll)\.h", ["src/server/http*", "src/cli/client*"]),
+    (r"(sys/socket|netinet/.*|arpa/inet|netdb|poll)\.h",
+     ["src/server/http*", "src/cli/client*", "src/cli/server_process*"]),
+    (r"sys/prctl\.h", ["src/cli/server_process*"]),
     (r"(unistd|sched|semaphore|termios|malloc|sys/(resource|wait|types|ioctl))\.h",
      ["src/io/*", "src/cli/*", "src/base/*"]),
 ]

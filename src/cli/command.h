@@ -43,6 +43,7 @@ CommandRun declare_verify(CLI::App& app);
 CommandRun declare_repair(CLI::App& app);
 CommandRun declare_backup(CLI::App& app);
 CommandRun declare_restore(CLI::App& app);
+CommandRun declare_soak(CLI::App& app);
 CommandRun declare_version(CLI::App& app);
 
 /// True once SIGTERM or SIGINT came. The first call installs the handlers; a second signal ends the

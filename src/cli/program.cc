@@ -27,10 +27,11 @@ constexpr Command kCommands[] = {
     {"export", "Write a collection to a file", declare_export},
     {"bench", "Measure recall and speed on a benchmark file", declare_bench},
     {"inspect", "Print settings, routes, metrics, or what a data file holds", declare_inspect},
-    {"backup", "Copy a data directory, storing only what is new", declare_backup},
+    {"backup", "Back up a server or a data directory, storing only what is new", declare_backup},
     {"restore", "Make a data directory of a backup", declare_restore},
     {"verify", "Check every file of a data directory (exit 0 or 65)", declare_verify},
     {"repair", "Save what a damaged data directory still holds", declare_repair},
+    {"soak", "Load a server for long, judge every answer, kill it meanwhile", declare_soak},
     {"version", "Print the version", declare_version},
 };
 

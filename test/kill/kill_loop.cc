@@ -1,54 +1,50 @@
 // The real program, SIGKILL in a loop, and an exact oracle (docs/testing.md; test T6 of the plan).
 //
-// Each writer owns a range of ids and has one request under way at a time, so for each id it knows
-// what the server acknowledged last and which single request, if any, was cut off by the kill.
-// After each restart every stored point must be either the acknowledged one or that request's; a
-// batch that was cut off must be there whole or not at all. A vector spells its writer, key and
-// sequence number and a hash of them, so that a torn, mixed or invented row is recognised by
-// itself.
+// The oracle is that of src/cli/load_client.h: what was acknowledged is there after each restart, a
+// request that the kill cut off happened whole or not at all, and there is nothing else.
 //
 // Thresholds are tiny, so that log rotation, checkpoints and compaction run all the time; every
 // fifth kill hits the recovery of the one before.
-#include <arpa/inet.h>
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <simdjson.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <filesystem>
-#include <map>
+#include <memory>
 #include <optional>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "base/check.h"
-#include "base/mutex.h"
 #include "base/rng.h"
 #include "cli/client.h"
+#include "cli/load_client.h"
+#include "cli/server_process.h"
 
 namespace aionbd {
 namespace {
 
 constexpr uint64_t kKeysPerWriter = 64;
-constexpr size_t kDimension = 8;
-constexpr uint64_t kAbsent = 0;  // sequence numbers begin at 1
+constexpr uint32_t kDimension = 8;
 /// Keys of one batch; small, so that many batches fit between two kills.
-constexpr size_t kBatchKeysMax = 16;
+constexpr uint64_t kBatchKeysMax = 16;
 constexpr std::chrono::seconds kReadyMax{3};
 /// f32 holds whole numbers below 2^24 exactly.
 constexpr uint64_t kDigit = uint64_t{1} << 20;
 constexpr const char* kCollection = "kill";
+
+LoadOptions load_options() {
+  LoadOptions out;
+  out.collection = kCollection;
+  out.dimension = kDimension;
+  out.keys_each = kKeysPerWriter;
+  out.batch_max = kBatchKeysMax;
+  return out;
+}
 
 struct Flags {
   std::string binary;
@@ -64,299 +60,34 @@ struct Violation {
   std::string what;
 };
 
-std::array<float, kDimension> vector_of(uint64_t id, uint64_t sequence) {
-  std::array<float, kDimension> out{};
-  out[0] = static_cast<float>(id);
-  out[1] = static_cast<float>(sequence % kDigit);
-  out[2] = static_cast<float>(sequence / kDigit);
-  Rng hash(id * 0x9E3779B97F4A7C15U + sequence);
-  for (size_t i = 3; i < kDimension; ++i) out[i] = static_cast<float>(1 + hash.below(kDigit));
-  return out;
+std::vector<std::string> server_flags(bool async_checkpoints) {
+  return {"--checkpoint-interval",      "4",
+          "--checkpoint-compact-after", "3",
+          "--async-checkpoints",        async_checkpoints ? "true" : "false",
+          "--request-timeout-ms",       "20000"};
 }
 
-std::string point_json(uint64_t id, uint64_t sequence) {
-  return fmt::format("\"values\":[{}],\"payload\":{{\"id\":{},\"sequence\":{}}}",
-                     fmt::join(vector_of(id, sequence), ","), id, sequence);
-}
-
-/// The server as a child process. Thread safety: single owner.
-class ServerProcess {
- public:
-  ServerProcess(std::string binary, std::string dir, uint16_t port)
-      : binary_(std::move(binary)), dir_(std::move(dir)), port_(port) {}
-  ~ServerProcess() { kill_now(); }
-  ServerProcess(const ServerProcess&) = delete;
-  ServerProcess& operator=(const ServerProcess&) = delete;
-
-  void start(bool async_checkpoints) {
-    // Everything the child needs is made before the fork: after it only exec may follow.
-    std::vector<std::string> words = {binary_,
-                                      "serve",
-                                      "--bind",
-                                      fmt::format("127.0.0.1:{}", port_),
-                                      "--data-dir",
-                                      dir_ + "/data",
-                                      "--checkpoint-interval",
-                                      "4",
-                                      "--checkpoint-compact-after",
-                                      "3",
-                                      "--async-checkpoints",
-                                      async_checkpoints ? "true" : "false",
-                                      "--request-timeout-ms",
-                                      "20000"};
-    std::vector<char*> arguments;
-    for (std::string& word : words) arguments.push_back(word.data());
-    arguments.push_back(nullptr);
-    const int log =
-        open((dir_ + "/server.log").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    pid_ = fork();
-    CHECK_GE(pid_, 0);
-    if (pid_ == 0) {
-      dup2(log, STDERR_FILENO);
-      execv(arguments[0], arguments.data());
-      _exit(127);
-    }
-    close(log);
-  }
-
-  void kill_now() {
-    if (pid_ <= 0) return;
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
-    pid_ = -1;
-  }
-
-  /// How it ended, if it did by itself.
-  std::string end_if_any() {
-    int status = 0;
-    if (pid_ <= 0 || waitpid(pid_, &status, WNOHANG) == 0) return {};
-    pid_ = -1;
-    return WIFEXITED(status) ? fmt::format("exit code {}", WEXITSTATUS(status))
-                             : fmt::format("signal {}", WTERMSIG(status));
-  }
-
-  /// Waits for SIGTERM to end it; the exit code, or -1 when it did not within `time`.
-  int terminate(std::chrono::seconds time) {
-    kill(pid_, SIGTERM);
-    const auto end = std::chrono::steady_clock::now() + time;
-    while (std::chrono::steady_clock::now() < end) {
-      int status = 0;
-      if (waitpid(pid_, &status, WNOHANG) == pid_) {
-        pid_ = -1;
-        return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-      }
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    return -1;
-  }
-
- private:
-  const std::string binary_, dir_;
-  const uint16_t port_;
-  pid_t pid_ = -1;
-};
-
-/// A request whose outcome the kill left open: the sequence each of its keys would have.
-using InDoubt = std::vector<std::pair<uint64_t, uint64_t>>;
-
-/// One writer: its requests, and what it knows. Thread safety: single owner at a time.
-class Writer {
- public:
-  Writer(size_t index, uint64_t seed, ClientOptions options)
-      : base_(index * kKeysPerWriter), rng_(seed + index * 7919), options_(std::move(options)) {
-    for (uint64_t i = 0; i < kKeysPerWriter; ++i) known_[base_ + i] = kAbsent;
-  }
-
-  /// Writes until `stop`, until an outcome is in doubt, or until something is wrong (`problem`).
-  void run(const std::atomic<bool>& stop) {
-    HttpClient client(options_);
-    while (!stop && problem.empty() && in_doubt_.empty()) step(client);
-  }
-
-  /// The state after a restart against what may be there; then it is what is known.
-  void verify(const std::map<uint64_t, uint64_t>& stored) {
-    size_t changed = 0, unchanged = 0;
-    std::map<uint64_t, uint64_t> doubted;
-    for (const auto& [id, sequence] : in_doubt_) doubted[id] = sequence;
-    for (auto& [id, sequence] : known_) {
-      const auto at = stored.find(id);
-      const uint64_t found = at == stored.end() ? kAbsent : at->second;
-      const auto doubt = doubted.find(id);
-      const bool may_change = doubt != doubted.end() && doubt->second != sequence;
-      if (may_change && found == doubt->second) {
-        ++changed;
-      } else if (found == sequence) {
-        if (may_change) ++unchanged;
-      } else {
-        throw Violation{fmt::format(
-            "id {}: acknowledged sequence {}, in doubt {}, found {} (0 = absent): {}", id, sequence,
-            may_change ? doubt->second : sequence, found,
-            found < sequence || found == kAbsent ? "an acknowledged write is lost" : "a phantom")};
-      }
-      sequence = found;
-    }
-    if (changed > 0 && unchanged > 0) {
-      throw Violation{fmt::format("half a batch: {} of {} changes of one request are there",
-                                  changed, changed + unchanged)};
-    }
-    if (!in_doubt_.empty()) ++(changed > 0 ? doubts_applied : doubts_dropped);
-    in_doubt_.clear();
-  }
-
-  uint64_t present() const {
-    uint64_t count = 0;
-    for (const auto& [id, sequence] : known_) count += sequence != kAbsent;
-    return count;
-  }
-
+/// One writer: writes until it is stopped, an outcome is in doubt, or something is wrong.
+/// Thread safety: single owner at a time.
+struct Writer {
+  LoadClient* client = nullptr;
   std::string problem;
-  uint64_t acknowledged = 0, refused = 0, doubts_applied = 0, doubts_dropped = 0;
+  uint64_t acknowledged = 0, refused = 0;
 
- private:
-  void step(HttpClient& client) {
-    const uint64_t kind = rng_.below(100);
-    if (kind < 40) {
-      put_one(client);
-    } else if (kind < 70) {
-      put_batch(client);
-    } else if (kind < 85) {
-      delete_one(client);
-    } else {
-      delete_batch(client);
-    }
-  }
-
-  uint64_t any_id() { return base_ + rng_.below(kKeysPerWriter); }
-  std::map<uint64_t, uint64_t> any_ids(bool absent) {
-    std::map<uint64_t, uint64_t> ids;
-    const uint64_t count = 2 + rng_.below(kBatchKeysMax - 1);
-    while (ids.size() < count) ids[any_id()] = kAbsent;
-    if (!absent) {
-      for (auto& [id, sequence] : ids) sequence = ++last_sequence_;
-    }
-    return ids;
-  }
-
-  void put_one(HttpClient& client) {
-    const uint64_t id = any_id();
-    const uint64_t sequence = ++last_sequence_;
-    finish(client.request("PUT", fmt::format("/collections/{}/points/{}", kCollection, id),
-                          "{" + point_json(id, sequence) + "}"),
-           {{id, sequence}});
-  }
-
-  void put_batch(HttpClient& client) {
-    const auto ids = any_ids(false);
-    std::string body;
-    for (const auto& [id, sequence] : ids) {
-      body += fmt::format("{}{{\"id\":{},{}}}", body.empty() ? "{\"points\":[" : ",", id,
-                          point_json(id, sequence));
-    }
-    finish(client.request("POST", fmt::format("/collections/{}/points", kCollection), body + "]}"),
-           InDoubt(ids.begin(), ids.end()));
-  }
-
-  void delete_one(HttpClient& client) {
-    const uint64_t id = any_id();
-    const auto answer =
-        client.request("DELETE", fmt::format("/collections/{}/points/{}", kCollection, id));
-    if (answer.has_value() && answer->status == 404) {
-      if (known_[id] != kAbsent) {
-        problem = fmt::format("id {}: sequence {} was acknowledged, deleting it says 404", id,
-                              known_[id]);
+  void run(const std::atomic<bool>& stop) {
+    client->disconnect();
+    while (!stop && problem.empty() && !client->in_doubt()) {
+      const LoadStep step = client->step();
+      switch (step.outcome) {
+        case LoadStep::Outcome::kDone: ++acknowledged; break;
+        case LoadStep::Outcome::kRefused: ++refused; break;
+        case LoadStep::Outcome::kError:
+        case LoadStep::Outcome::kNoAnswer: break;
+        case LoadStep::Outcome::kWrong: problem = step.problem; break;
       }
-      return;
     }
-    finish(answer, {{id, kAbsent}});
   }
-
-  void delete_batch(HttpClient& client) {
-    const auto ids = any_ids(true);
-    std::string list;
-    for (const auto& [id, sequence] : ids) list += fmt::format("{}{}", list.empty() ? "" : ",", id);
-    finish(client.request("POST", fmt::format("/collections/{}/points/delete", kCollection),
-                          "{\"ids\":[" + list + "]}"),
-           InDoubt(ids.begin(), ids.end()));
-  }
-
-  void finish(const Result<ServerResponse>& answer, InDoubt changes) {
-    if (!answer.has_value() || answer->status >= 500) {
-      in_doubt_ = std::move(changes);
-      return;
-    }
-    if (answer->status >= 300) {
-      // Changed nothing, says the contract; the next verification checks that.
-      ++refused;
-      if (answer->status != 408 && answer->status != 429) {
-        problem = fmt::format("unexpected answer {}: {}", answer->status, answer->body);
-      }
-      return;
-    }
-    for (const auto& [id, sequence] : changes) known_[id] = sequence;
-    ++acknowledged;
-  }
-
-  const uint64_t base_;
-  Rng rng_;
-  const ClientOptions options_;
-  uint64_t last_sequence_ = 0;
-  std::map<uint64_t, uint64_t> known_;  // id -> acknowledged sequence
-  InDoubt in_doubt_;
 };
-
-/// The sequence a stored point spells. Throws Violation when it is no row of ours.
-std::pair<uint64_t, uint64_t> read_point(const simdjson::dom::element& point) {
-  uint64_t id = 0, payload_id = 0, sequence = 0;
-  simdjson::dom::array values;
-  if (point["id"].get(id) != simdjson::SUCCESS ||
-      point["values"].get(values) != simdjson::SUCCESS ||
-      point["payload"]["id"].get(payload_id) != simdjson::SUCCESS ||
-      point["payload"]["sequence"].get(sequence) != simdjson::SUCCESS) {
-    throw Violation{"a stored point is not of our form: " + simdjson::minify(point)};
-  }
-  const auto expected = vector_of(id, sequence);
-  size_t i = 0;
-  bool same = payload_id == id && sequence > 0 && values.size() == kDimension;
-  for (const auto value : values) {
-    double number = 0;
-    same = same && value.get(number) == simdjson::SUCCESS &&
-           static_cast<float>(number) == expected[i++];
-  }
-  if (!same) throw Violation{"a stored point is torn or mixed: " + simdjson::minify(point)};
-  return {id, sequence};
-}
-
-/// Everything in the collection, through the cursor.
-std::map<uint64_t, uint64_t> read_all(HttpClient& client) {
-  std::map<uint64_t, uint64_t> stored;
-  std::string cursor;
-  while (true) {
-    const auto answer =
-        client.call("POST", fmt::format("/collections/{}/points/scroll", kCollection),
-                    fmt::format("{{\"limit\":200,\"include_values\":true{}}}", cursor));
-    if (!answer.has_value()) throw Violation{"cannot read back: " + answer.error().to_string()};
-    if (answer->status != 200) throw Violation{"cannot read back: " + answer->body};
-    simdjson::dom::parser parser;
-    const simdjson::dom::element page = parser.parse(answer->body);
-    for (const auto point : page["points"].get_array()) {
-      const auto [id, sequence] = read_point(point);
-      if (!stored.emplace(id, sequence).second) {
-        throw Violation{fmt::format("id {} is listed twice", id)};
-      }
-    }
-    const simdjson::dom::element next = page["next_cursor"];
-    if (next.is_null()) return stored;
-    cursor = ",\"cursor\":" + simdjson::minify(next);
-  }
-}
-
-uint64_t count_all(HttpClient& client) {
-  const auto answer =
-      client.call("POST", fmt::format("/collections/{}/points/count", kCollection), "{}");
-  if (!answer.has_value() || answer->status != 200) throw Violation{"cannot count the points"};
-  simdjson::dom::parser parser;
-  return parser.parse(answer->body)["count"].get_uint64();
-}
 
 /// Makes, fills and drops one collection over and over, each time with another dimension: a name
 /// that comes back must come back empty. Thread safety: single owner at a time.
@@ -476,37 +207,29 @@ class Recreator {
   bool in_doubt_ = false;
 };
 
-uint16_t free_port() {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  CHECK_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), size), 0);
-  CHECK_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size), 0);
-  close(fd);
-  return ntohs(address.sin_port);
-}
-
 /// The whole run. Thread safety: single owner.
 class KillLoop {
  public:
   KillLoop(const Flags& flags, const std::string& dir)
-      : flags_(flags), rng_(flags.seed), port_(free_port()), server_(flags.binary, dir, port_) {
-    options_.url.port = std::to_string(port_);
+      : flags_(flags),
+        rng_(flags.seed),
+        server_(flags.binary, dir, free_loopback_port().value()),
+        board_(flags.writers * kKeysPerWriter) {
+    options_.url.port = std::to_string(server_.port());
     options_.timeout = std::chrono::seconds(30);
     options_.retry_for = std::chrono::seconds(5);
-    for (size_t i = 0; i < flags.writers; ++i) writers_.emplace_back(i, flags.seed, options_);
+    for (size_t i = 0; i < flags.writers; ++i) {
+      clients_.push_back(std::make_unique<LoadClient>(load_, i, flags.seed, &board_, options_));
+      writers_.push_back({clients_.back().get(), "", 0, 0});
+    }
     recreator_.emplace(options_);
   }
 
   void run() {
     start_ready();
     HttpClient client(options_);
-    const auto made =
-        client.call("POST", "/collections",
-                    fmt::format("{{\"name\":\"{}\",\"dimension\":{}}}", kCollection, kDimension));
-    if (!made.has_value() || made->status >= 300) throw Violation{"cannot create the collection"};
+    const Status made = create_load_collection(client, load_, "");
+    if (!made.ok()) throw Violation{"cannot create the collection: " + made.message()};
     while (kills_ < flags_.kills) {
       write_until_killed();
       restart();
@@ -527,8 +250,8 @@ class KillLoop {
     for (const Writer& writer : writers_) {
       acknowledged += writer.acknowledged;
       refused += writer.refused;
-      applied += writer.doubts_applied;
-      dropped += writer.doubts_dropped;
+      applied += writer.client->doubts_applied();
+      dropped += writer.client->doubts_dropped();
     }
     fmt::print(
         "{} kills ({} in recovery), {} writes acknowledged, {} refused, in doubt: {} applied, "
@@ -559,7 +282,7 @@ class KillLoop {
 
   void restart() {
     while (rng_.chance(0.2)) {
-      server_.start(kills_ % 2 == 1);
+      start();
       std::this_thread::sleep_for(std::chrono::microseconds(rng_.below(40000)));
       const std::string ended = server_.end_if_any();
       if (!ended.empty()) throw Violation{"the server ended while recovering: " + ended};
@@ -570,9 +293,14 @@ class KillLoop {
     start_ready();
   }
 
+  void start() {
+    const Status started = server_.start(server_flags(kills_ % 2 == 1));
+    if (!started.ok()) throw Violation{"cannot start the server: " + started.message()};
+  }
+
   void start_ready() {
     const auto begin = std::chrono::steady_clock::now();
-    server_.start(kills_ % 2 == 1);
+    start();
     HttpClient client(options_);
     while (true) {
       const auto answer = client.request("GET", "/ready");
@@ -593,29 +321,18 @@ class KillLoop {
 
   void verify() {
     HttpClient client(options_);
-    const auto stored = read_all(client);
-    for (const auto& [id, sequence] : stored) {
-      if (id >= flags_.writers * kKeysPerWriter) {
-        throw Violation{fmt::format("a phantom: id {} is nobody's", id)};
-      }
-    }
-    uint64_t present = 0;
-    for (Writer& writer : writers_) {
-      writer.verify(stored);
-      present += writer.present();
-    }
-    const uint64_t counted = count_all(client);
-    if (counted != present) {
-      throw Violation{fmt::format("count says {}, there are {}", counted, present)};
-    }
+    const Status right = verify_load(client, load_, clients_);
+    if (!right.ok()) throw Violation{right.message()};
     recreator_->verify(client);
   }
 
   const Flags& flags_;
   Rng rng_;
-  const uint16_t port_;
   ServerProcess server_;
   ClientOptions options_;
+  const LoadOptions load_ = load_options();
+  LoadBoard board_;
+  std::vector<std::unique_ptr<LoadClient>> clients_;
   std::vector<Writer> writers_;
   std::optional<Recreator> recreator_;
   uint64_t kills_ = 0, kills_in_recovery_ = 0;
