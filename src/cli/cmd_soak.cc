@@ -39,7 +39,7 @@ failed run is kept, and named.
 Examples:
   aionbd soak --duration 30s
   aionbd soak --duration 24h --kill-every 5m --report soak.json
-  AIONBD_MEMORY_BUDGET_MB=64 aionbd soak --duration 1h --keys 50000
+  AIONBD_MEMORY_BUDGET_MB=64 aionbd soak --duration 1h --keys 50000 --max-error-rate 0.01
   aionbd soak --url http://10.0.0.5:8080 --rate 200 --max-error-rate 0.001)";
 
 /// The program that runs, whatever its name.

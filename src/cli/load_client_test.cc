@@ -22,6 +22,13 @@ std::string row_json(uint64_t id, LoadRow row, const std::string& more = "") {
       more);
 }
 
+FakeServer::Answer says(int status, std::string body) {
+  FakeServer::Answer out;
+  out.status = status;
+  out.body = std::move(body);
+  return out;
+}
+
 /// One client that owns ids 0 and 1, and a server that answers what the test says.
 class LoadClientTest : public testing::Test {
  protected:
@@ -46,11 +53,11 @@ class LoadClientTest : public testing::Test {
   }
   /// Both ids are stored: sequences 1 and 2.
   void fill() {
-    ASSERT_EQ(step(LoadOp::kUpsertBatch, {200, "{}"}).outcome, Outcome::kDone);
+    ASSERT_EQ(step(LoadOp::kUpsertBatch, says(200, "{}")).outcome, Outcome::kDone);
     ASSERT_EQ(client_->present(), 2U);
   }
   LoadStep get(const std::string& points) {
-    return step(LoadOp::kGet, {200, "{\"points\":[" + points + "],\"missing\":[]}"});
+    return step(LoadOp::kGet, says(200, "{\"points\":[" + points + "],\"missing\":[]}"));
   }
   void expect_wrong(const LoadStep& step, std::string_view says) {
     EXPECT_EQ(step.outcome, Outcome::kWrong);
@@ -76,9 +83,9 @@ TEST_F(LoadClientTest, ReadsMustGiveWhatWasAcknowledged) {
   torn.replace(torn.find("\"sequence\":2"), 12, "\"sequence\":1");
   expect_wrong(get(zero + "," + torn), "torn");
   expect_wrong(get("{\"id\":1}"), "not of our form");
-  expect_wrong(step(LoadOp::kGet, {404, "{}"}), "unexpected answer 404");
-  EXPECT_EQ(step(LoadOp::kGet, {503, "{\"code\":\"overloaded\"}"}).outcome, Outcome::kRefused);
-  EXPECT_EQ(step(LoadOp::kGet, {503, "{\"code\":\"not_ready\"}"}).outcome, Outcome::kError);
+  expect_wrong(step(LoadOp::kGet, says(404, "{}")), "unexpected answer 404");
+  EXPECT_EQ(step(LoadOp::kGet, says(503, "{\"code\":\"overloaded\"}")).outcome, Outcome::kRefused);
+  EXPECT_EQ(step(LoadOp::kGet, says(503, "{\"code\":\"not_ready\"}")).outcome, Outcome::kError);
 }
 
 TEST_F(LoadClientTest, ARequestInDoubtHappenedWholeOrNotAtAll) {
@@ -88,7 +95,7 @@ TEST_F(LoadClientTest, ARequestInDoubtHappenedWholeOrNotAtAll) {
   EXPECT_EQ(step(LoadOp::kUpsertBatch, none).outcome, Outcome::kNoAnswer);
   ASSERT_TRUE(client_->in_doubt());
   const auto settle = [this](const std::string& points) {
-    answer_ = {200, "{\"points\":[" + points + "],\"missing\":[]}"};
+    answer_ = says(200, "{\"points\":[" + points + "],\"missing\":[]}");
     return client_->settle();
   };
   const Status half = settle(row_json(0, {3, 0}) + "," + row_json(1, {2, 0}));
@@ -98,18 +105,20 @@ TEST_F(LoadClientTest, ARequestInDoubtHappenedWholeOrNotAtAll) {
 
 TEST_F(LoadClientTest, EitherOutcomeOfADoubtIsKnownAfterwards) {
   fill();
-  EXPECT_EQ(step(LoadOp::kDeleteBatch, {500, "{}"}).outcome, Outcome::kError);
+  EXPECT_EQ(step(LoadOp::kDeleteBatch, says(500, "{}")).outcome, Outcome::kError);
   ASSERT_TRUE(client_->in_doubt());
-  answer_ = {200, "{\"points\":[],\"missing\":[0,1]}"};
+  answer_ = says(200, "{\"points\":[],\"missing\":[0,1]}");
   ASSERT_TRUE(client_->settle().ok());
   EXPECT_EQ(client_->present(), 0U);
   EXPECT_EQ(client_->doubts_applied(), 1U);
-  EXPECT_EQ(step(LoadOp::kUpsertBatch, {500, "{}"}).outcome, Outcome::kError);
+  const FakeServer::Answer nothing = answer_;
+  EXPECT_EQ(step(LoadOp::kUpsertBatch, says(500, "{}")).outcome, Outcome::kError);
+  answer_ = nothing;
   ASSERT_TRUE(client_->settle().ok());
   EXPECT_EQ(client_->doubts_dropped(), 1U);
-  EXPECT_EQ(step(LoadOp::kDelete, {404, "{}"}).outcome, Outcome::kDone) << "it is not there";
+  EXPECT_EQ(step(LoadOp::kDelete, says(404, "{}")).outcome, Outcome::kDone) << "it is not there";
   fill();
-  expect_wrong(step(LoadOp::kDelete, {404, "{}"}), "says 404");
+  expect_wrong(step(LoadOp::kDelete, says(404, "{}")), "says 404");
 }
 
 TEST_F(LoadClientTest, EverythingStoredIsJudged) {
@@ -126,7 +135,7 @@ TEST_F(LoadClientTest, HitsMustBeLiveTrueOrderedAndEnough) {
   // gives them for what it is asked.
   const auto search = [this](const std::string& hits) {
     return step(LoadOp::kSearch,
-                {200, "{\"metric\":\"l2\",\"mode\":\"exact\",\"hits\":[" + hits + "]}"});
+                says(200, "{\"metric\":\"l2\",\"mode\":\"exact\",\"hits\":[" + hits + "]}"));
   };
   const auto zero = load_vector(0, 1, kDimension), one = load_vector(1, 2, kDimension);
   double apart = 0;

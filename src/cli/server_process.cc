@@ -69,6 +69,7 @@ Status ServerProcess::start(const std::vector<std::string>& flags) {
     // Should we be killed, it must not go on alone.
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(127);
+    setpgid(0, 0);  // a Ctrl-C is for us; we end it in our own time
     dup2(log, STDERR_FILENO);
     execv(arguments[0], arguments.data());
     _exit(127);

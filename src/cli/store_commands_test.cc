@@ -120,6 +120,14 @@ TEST_F(StoreCommandsTest, BackupAndRestore) {
   EXPECT_EQ(run({"restore", path("backups")}), kExitUsage);
 }
 
+TEST_F(StoreCommandsTest, BackupWantsADirectoryOrAServer) {
+  EXPECT_EQ(run({"backup"}), kExitUsage);
+  EXPECT_EQ(run({"backup", "--data-dir", path("data")}), kExitUsage);
+  EXPECT_EQ(run({"backup", "--to", path("out")}), kExitUsage);
+  EXPECT_EQ(run({"backup", "--url", "no url"}), kExitUsage);
+  EXPECT_EQ(run({"backup", "--url", "http://127.0.0.1:1", "--quiet"}), kExitIo);
+}
+
 TEST_F(StoreCommandsTest, TextOfFilesCannotReachTheTerminalRaw) {
   EXPECT_EQ(printable("a\x1b[2J\n\xff"), "a?[2J??");
   EXPECT_EQ(printable("naïve"), "naïve");
