@@ -45,7 +45,7 @@ CommandRun declare_backup(CLI::App& app);
 CommandRun declare_restore(CLI::App& app);
 CommandRun declare_version(CLI::App& app);
 
-/// True once SIGTERM or SIGINT came. The first call installs the handlers; a second signal ends the
+/// True once SIGTERM, SIGINT or SIGHUP came. The first call installs the handlers; a second signal ends the
 /// process at once with 128 + its number.
 const std::atomic<bool>& stop_signal();
 /// Waits for it.

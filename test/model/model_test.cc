@@ -4,19 +4,13 @@
 // prints the seed that repeats it.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
 #include "engine/engine.h"
 #include "io/sim_file_system.h"
+#include "test/long_runs.h"
 #include "test/model/history.h"
 
 namespace aionbd {
 namespace {
-
-uint64_t number_from_environment(const char* name, uint64_t fallback) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? fallback : std::strtoull(text, nullptr, 10);
-}
 
 constexpr uint64_t kOperationsPerSeed = 2000;
 constexpr uint64_t kCompareEvery = 20;
@@ -65,6 +59,7 @@ TEST(ModelTest, RandomHistoriesMatchTheModel) {
         << "repeat with AIONBD_MODEL_SEED=" << seed;
     ++seed;
   }
+  print_counted(operations, "model operations");
 }
 
 }  // namespace
