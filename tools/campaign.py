@@ -72,6 +72,8 @@ STAGES = [
           serial=True),
     Stage("kill at system calls", 0.02, "./dev syscalls", serial=True, once=True,
           needs="dev syscalls"),
+    Stage("signals", 0.02, "./dev signals --rounds 100 --seed {seed}", serial=True),
+    Stage("disconnects", 0.02, "./dev disconnects --rounds 2000 --seed {seed}", serial=True),
     Stage("soak", 0.05, "./dev soak --seconds {seconds} --seed {seed}", serial=True,
           needs="dev soak"),
     Stage("power cuts of a real kernel", 0.03, "./dev power --cuts 25 --seed {seed}", serial=True,

@@ -161,7 +161,7 @@ class Store {
     for (size_t k = 0; k < kCrashKindsCount && violation.empty(); ++k) {
       const auto kind = static_cast<CrashKind>(k);
       const bool random = kind == CrashKind::kRandom || kind == CrashKind::kPrefix ||
-                          kind == CrashKind::kNoiseExtension;
+                          kind == CrashKind::kNoiseExtension || kind == CrashKind::kStaleExtension;
       for (uint64_t n = 0; n < (random ? seeds : 1) && violation.empty(); ++n) {
         const uint64_t seed = first_seed + n * 7919;
         const auto image = disk.crash_image(kind, seed);

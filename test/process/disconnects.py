@@ -10,7 +10,6 @@ At the end the counters equal a recount, and no work is left in flight.
 """
 import argparse
 import json
-import pathlib
 import random
 import socket
 import struct
@@ -18,8 +17,7 @@ import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from oracle import COLLECTION, Server, Violation, request  # noqa: E402  pylint: disable=wrong-import-position
+from oracle import COLLECTION, Server, Violation, request
 
 NEXT_SECONDS_MAX = 1.0
 BATCH = 5

@@ -1,8 +1,8 @@
 """The server as a process, and writers that know exactly what it promised them.
 
-Each writer owns a range of ids and has one request under way at a time; so for each id it knows what
-the server acknowledged last, and which one batch, if any, was cut off. After a restart every id must
-hold what was acknowledged, or that batch is there as a whole. The writer adopts what it finds.
+Each writer owns a range of ids and has one request under way at a time; so for each id it knows
+what the server acknowledged last, and which one batch, if any, was cut off. After a restart every
+id must hold what was acknowledged, or that batch is there as a whole.
 """
 import http.client
 import json

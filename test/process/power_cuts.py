@@ -23,8 +23,7 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-from oracle import Server, Violation, Writers  # noqa: E402  pylint: disable=wrong-import-position
+from oracle import Server, Violation, Writers
 
 # Name: bytes of the disk, how it is made, how it is mounted.
 FILE_SYSTEMS = {

@@ -1,9 +1,9 @@
 """An nbdkit plugin: a disk that forgets what was not flushed when its power is cut.
 
 Parameters: image=FILE (what is durable), control=DIR, seed=N. Writes stay in memory until a flush.
-When DIR/cut appears, the power is gone: of each 512-byte sector written since the last flush one of
-its versions survives, drawn from the seed, the durable one included; that goes to the image, DIR/done
-is made, and every request fails from then on.
+When DIR/cut appears, the power is gone: of each 512-byte sector written since the last flush one
+of its versions survives, drawn from the seed, the durable one included; that goes to the image,
+DIR/done is made, and every request fails from then on.
 """
 import errno
 import os
@@ -18,7 +18,6 @@ parameters = {}
 durable = None
 pending = {}  # sector number -> versions, oldest first
 is_cut = False
-sectors_in_doubt = 0
 
 
 def config(key, value):
@@ -63,8 +62,10 @@ def cut_if_told():
                 survivor = 0 if style == "none" else chance.randint(0, len(versions))
             if survivor > 0:
                 os.pwrite(durable, versions[survivor - 1], sector * SECTOR)
-        with os.fdopen(os.open(parameters["control"] + "/done", os.O_CREAT | os.O_WRONLY), "w") as f:
-            f.write(str(len(pending)))
+        done = os.open(parameters["control"] + "/done.tmp", os.O_CREAT | os.O_WRONLY)
+        os.write(done, str(len(pending)).encode())
+        os.close(done)
+        os.rename(parameters["control"] + "/done.tmp", parameters["control"] + "/done")
     if is_cut:
         nbdkit.set_error(errno.EIO)
         raise RuntimeError("the power is cut")
