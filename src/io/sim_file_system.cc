@@ -525,7 +525,7 @@ struct SimFileSystem::Survival {
   double lengths = 0;   // that a file has grown whatever became of the data
   Filler filler = Filler::kZeros;
   uint64_t order_end = UINT64_MAX;  // items from this one on are lost
-  std::vector<SimContent> freed;    // for kFreed
+  std::vector<SimContent> freed{};  // for kFreed
 
   bool name(uint64_t order) { return order < order_end && rng.chance(names); }
   bool content(uint64_t order) { return order < order_end && rng.chance(contents); }

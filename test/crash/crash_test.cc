@@ -79,7 +79,7 @@ class CrashHistory {
 };
 
 TEST(CrashTest, EveryImageOfAPowerCutIsAStateThePromisesAllow) {
-  const uint64_t wanted = number_from_environment("AIONBD_CRASH_IMAGES", 5000 / kSlowness);
+  const uint64_t wanted = number_from_environment("AIONBD_CRASH_IMAGES", 100000 / kSlowness);
   uint64_t seed = number_from_environment("AIONBD_CRASH_SEED", 1);
   uint64_t images = 0;
   while (images < wanted) {

@@ -52,7 +52,7 @@ std::string run_history(uint64_t seed, uint64_t operations) {
 }
 
 TEST(ModelTest, RandomHistoriesMatchTheModel) {
-  const uint64_t operations = number_from_environment("AIONBD_MODEL_OPS", 20000);
+  const uint64_t operations = number_from_environment("AIONBD_MODEL_OPS", 200000 / kSlowness);
   const uint64_t first_seed = number_from_environment("AIONBD_MODEL_SEED", 1);
   for (uint64_t done = 0, seed = first_seed; done < operations; done += kOperationsPerSeed) {
     ASSERT_EQ(run_history(seed, kOperationsPerSeed), "")
