@@ -47,7 +47,7 @@ void make_future(const std::string& path) {
   std::string bytes{std::istreambuf_iterator<char>(in), {}};
   in.close();
   const auto number_at = [&](size_t offset) {
-    return read_as<uint64_t>(as_bytes_of(bytes), offset);
+    return read_as<uint64_t>(as_bytes_of(bytes).subspan(offset));
   };
   bytes[8] = static_cast<char>(kFormatVersion + 1);
   const uint64_t seed = checksum_seed(number_at(16), number_at(24), kSeedManifest);
