@@ -373,8 +373,9 @@ std::string check_damaged_index(const IndexedStore& store, SimFileSystem& files)
 TEST(DamageTest, DamagedIndexesAreFoundAndBuiltAgain) {
   IndexedStore store;
   ASSERT_EQ(store.index_names.size(), 2u);
-  const uint64_t flips = number_from_environment("AIONBD_DAMAGE_INDEX_FLIPS", 300);
-  const uint64_t rebuilds = number_from_environment("AIONBD_DAMAGE_INDEX_REBUILDS", 3);
+  const uint64_t flips = number_from_environment("AIONBD_DAMAGE_INDEX_FLIPS", 600 / kSlowness);
+  const uint64_t rebuilds =
+      number_from_environment("AIONBD_DAMAGE_INDEX_REBUILDS", kSlowness == 1 ? 3 : 1);
   Rng rng(number_from_environment("AIONBD_DAMAGE_SEED", 3));
   Endings endings;
   for (const std::string& name : store.index_names) {

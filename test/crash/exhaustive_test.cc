@@ -156,7 +156,8 @@ class Store {
   /// Every image of `disk` as it is now.
   void check_images(const SimFileSystem& disk, const std::vector<ModelState>& states, int depth,
                     const std::string& where) {
-    static const uint64_t seeds = number_from_environment("AIONBD_CRASH_IMAGE_SEEDS", 2);
+    static const uint64_t seeds =
+        number_from_environment("AIONBD_CRASH_IMAGE_SEEDS", kSlowness == 1 ? 2 : 1);
     static const uint64_t first_seed = number_from_environment("AIONBD_CRASH_SEED", 1);
     for (size_t k = 0; k < kCrashKindsCount && violation.empty(); ++k) {
       const auto kind = static_cast<CrashKind>(k);
