@@ -299,7 +299,9 @@ TEST(DamageTest, EveryDamageToABackupIsNoticedOrHarmless) {
   }
   Rng rng(seed);
   Endings endings;
-  for (const auto& [name, content] : contents(store.files, kBackups)) {
+  for (const auto& entry : contents(store.files, kBackups)) {
+    const std::string& name = entry.first;
+    const std::string& content = entry.second;
     for_each_damage(content, "", rng, [&](const Damage& damage) {
       if (HasFatalFailure() || damage.content == content) return;
       const auto image = store.files.crash_image(CrashKind::kKeepAll, 1);
