@@ -38,7 +38,8 @@ Examples:
   AIONBD_LOG_FORMAT=json aionbd serve --config /etc/aionbd.conf
   aionbd inspect settings
 
-SIGTERM or SIGINT: finishes requests in progress and exits 0; a second one exits at once.
+SIGTERM, SIGINT or SIGHUP: finishes requests in progress and exits 0; a second one exits
+at once.
 Exit codes: 64 bad setting, 65 damaged data, 74 storage, 75 data directory in use.)";
 
 /// A config file is a page or two.

@@ -65,6 +65,7 @@ const std::atomic<bool>& stop_signal() {
     action.sa_flags = SA_RESTART;
     sigaction(SIGTERM, &action, nullptr);
     sigaction(SIGINT, &action, nullptr);
+    sigaction(SIGHUP, &action, nullptr);  // its terminal is gone: a reason to end, not to die
     return true;
   }();
   static_cast<void>(installed);

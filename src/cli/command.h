@@ -46,8 +46,8 @@ CommandRun declare_restore(CLI::App& app);
 CommandRun declare_soak(CLI::App& app);
 CommandRun declare_version(CLI::App& app);
 
-/// True once SIGTERM or SIGINT came. The first call installs the handlers; a second signal ends the
-/// process at once with 128 + its number.
+/// True once SIGTERM, SIGINT or SIGHUP came. The first call installs the handlers; a second signal
+/// ends the process at once with 128 + its number.
 const std::atomic<bool>& stop_signal();
 /// Waits for it.
 void wait_for_stop_signal();

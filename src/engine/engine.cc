@@ -241,8 +241,11 @@ Result<std::shared_ptr<Collection>> Engine::create_collection(std::string_view n
     }
   }
   if (existing != nullptr) {
-    // Not before its own creation is certain.
-    if (!existing->visible) RETURN_IF_ERROR(context_->storage->commit(existing->create_ticket()));
+    // Not before its own creation is certain, and then to be seen, whatever keeps its creator.
+    if (!existing->visible) {
+      RETURN_IF_ERROR(context_->storage->commit(existing->create_ticket()));
+      existing->visible.store(true, std::memory_order_release);
+    }
     return already_exists("collection exists already: " + std::string(name));
   }
   const Status committed = context_->storage->commit(ticket);
@@ -276,6 +279,8 @@ Status Engine::drop_collection(std::string_view name, Deadline deadline) {
   }
   if (already) {
     RETURN_IF_ERROR(context_->storage->commit(*already));
+    dropped->mark_dropped();
+    forget(*dropped);
     return not_found("collection does not exist: " + std::string(name));
   }
   const Status committed = context_->storage->commit(ticket);

@@ -266,7 +266,16 @@ Status StoredCollection::finish_write(const Ticket& ticket) {
 Status StoredCollection::finish_change(bool wrote, const Ticket& ticket,
                                        const std::optional<Ticket>& rests_on) {
   if (wrote) return finish_write(ticket);
-  return rests_on ? context_->storage->commit(*rests_on) : Status();
+  if (!rests_on) return {};
+  const Status committed = context_->storage->commit(*rests_on);
+  // The answer tells of that write, so it must be visible, too: its own caller may be late.
+  MutexLock lock(mutex_);
+  if (committed.ok()) {
+    publish_through(*rests_on);
+  } else if (context_->storage->generation() != generation_) {
+    roll_back();
+  }
+  return committed;
 }
 
 void StoredCollection::publish_through(const Ticket& ticket) {

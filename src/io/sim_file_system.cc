@@ -373,6 +373,7 @@ Status SimFileSystem::remove(const std::string& path) {
   if (auto fault = before(FileOp::kRemove, path)) return fault->error;
   MutexLock lock(mutex_);
   if (find(path) == nullptr) return missing(path);
+  note_freed(*find(path));
   Dir* dir = dir_of(path);
   const std::string name = split(path).second;
   dir->entries.erase(name);
@@ -424,6 +425,13 @@ void SimFileSystem::truncate_to(Node& node, uint64_t size) {
   node.current.resize(size);
   if (node.to_be_synced.has_value()) node.to_be_synced->resize(size);
   node.unsynced.push_back({++order_, true, false, size, nullptr});
+}
+
+void SimFileSystem::note_freed(const Node& node) {
+  constexpr size_t kKept = 3;
+  if (node.current.size() == 0) return;
+  if (freed_.size() == kKept) freed_.erase(freed_.begin());
+  freed_.push_back(node.current);
 }
 
 uint64_t SimFileSystem::room() const {
@@ -551,7 +559,7 @@ std::vector<std::string> SimFileSystem::take_trace() {
 
 /// Decides, item by item, what survives.
 struct SimFileSystem::Survival {
-  enum class Filler { kZeros, kNoise, kMixed };
+  enum class Filler { kZeros, kNoise, kMixed, kFreed };
 
   Rng rng;
   double names = 0;     // probability that a directory change survives
@@ -559,6 +567,7 @@ struct SimFileSystem::Survival {
   double lengths = 0;   // that a file has grown whatever became of the data
   Filler filler = Filler::kZeros;
   uint64_t order_end = UINT64_MAX;  // items from this one on are lost
+  std::vector<SimContent> freed{};  // for kFreed
 
   bool name(uint64_t order) { return order < order_end && rng.chance(names); }
   bool content(uint64_t order) { return order < order_end && rng.chance(contents); }
@@ -598,6 +607,13 @@ std::unique_ptr<SimFileSystem> SimFileSystem::crash_image(CrashKind kind, uint64
       break;
     case CrashKind::kNamesFirst: survival.names = 1; break;
     case CrashKind::kContentsFirst: survival.contents = survival.lengths = 1; break;
+    case CrashKind::kStaleExtension: {
+      survival.names = survival.lengths = 1;
+      survival.filler = Survival::Filler::kFreed;
+      MutexLock lock(mutex_);
+      survival.freed = freed_;
+      break;
+    }
   }
   return image(std::move(survival));
 }
@@ -626,6 +642,15 @@ void SimFileSystem::survive_write(SimContent& content, const Node& node, const C
       const bool old_bytes = survival.rng.chance(0.5) && node.cut_off.size() > begin;
       const std::string old = old_bytes ? node.cut_off.read(begin, filler.size()) : std::string();
       for (char& c : filler) c = static_cast<char>(survival.rng.next());
+      filler.replace(0, old.size(), old);
+    }
+    if (survival.filler == Filler::kFreed) {
+      // What the file itself had there counts as freed, too.
+      const SimContent* freed = &node.cut_off;
+      for (const SimContent& other : survival.freed) {
+        if (freed->size() <= begin || survival.rng.chance(0.5)) freed = &other;
+      }
+      const std::string old = freed->size() > begin ? freed->read(begin, filler.size()) : "";
       filler.replace(0, old.size(), old);
     }
     content.write(begin, as_bytes_of(filler));
@@ -659,6 +684,7 @@ std::unique_ptr<SimFileSystem> SimFileSystem::image(Survival survival) const {
   auto out = std::make_unique<SimFileSystem>();
   MutexLock lock(mutex_);
   MutexLock out_lock(out->mutex_);
+  out->freed_ = freed_;
   std::map<const Node*, NodePtr> copies;  // a file has one content under all its names
   for (const auto& [path, dir] : surviving_dirs(survival)) {
     std::map<std::string, NodePtr> entries = dir->durable;

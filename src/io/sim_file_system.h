@@ -5,8 +5,9 @@
 // creations, renames and removals; directories are durable when made, their renames and exchanges
 // not before a sync_dir of the parent. `sync` settles one file, `sync_dir` one directory. A crash
 // image keeps or loses every unsynced item on its own: writes in sectors of 512 bytes; a file may
-// have grown without its data, then it holds zeros, noise, or what was cut off there before; a
-// rename may be there without the content of the file; a removal may be undone.
+// have grown without its data, then it holds zeros, noise, what was cut off there before, or what a
+// file that was removed had there; a rename may be there without the content of the file; a removal
+// may be undone.
 //
 // Contents are shared blocks, copied when written, so an image costs the blocks that differ.
 #pragma once
@@ -81,8 +82,9 @@ enum class CrashKind : uint8_t {
   kNoiseExtension,  // the same, with old bytes or noise
   kNamesFirst,      // names survive, contents do not
   kContentsFirst,   // contents survive, names do not
+  kStaleExtension,  // as kZeroExtension, but the blocks show what a removed file held there
 };
-inline constexpr size_t kCrashKindsCount = 8;
+inline constexpr size_t kCrashKindsCount = 9;
 
 /// A file's bytes as shared blocks. Thread safety: compatible.
 class SimContent {
@@ -213,6 +215,7 @@ class SimFileSystem final : public FileSystem {
   void write_to(Node& node, Bytes bytes) REQUIRES(mutex_);
   void truncate_to(Node& node, uint64_t size) REQUIRES(mutex_);
   uint64_t room() const REQUIRES(mutex_);
+  void note_freed(const Node& node) REQUIRES(mutex_);
 
   Status append_to(const NodePtr& node, const std::string& path, std::span<const Bytes> parts);
   Status sync_node(const NodePtr& node, const std::string& path);
@@ -229,6 +232,7 @@ class SimFileSystem final : public FileSystem {
   Dirs durable_dirs_ GUARDED_BY(mutex_);
   std::vector<DirsOp> unsynced_dirs_ GUARDED_BY(mutex_);
   std::map<std::string, bool> locked_ GUARDED_BY(mutex_);
+  std::vector<SimContent> freed_ GUARDED_BY(mutex_);  // what the last files removed held
   uint64_t order_ GUARDED_BY(mutex_) = 0;
   uint64_t mutations_ GUARDED_BY(mutex_) = 0;
   uint64_t crash_at_ GUARDED_BY(mutex_) = 0;

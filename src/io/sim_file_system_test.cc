@@ -61,6 +61,16 @@ TEST_F(SimTest, UnsyncedDataMayBeLostZeroOrNoise) {
   EXPECT_GT(seen.size(), 3u) << "noise";
 }
 
+TEST_F(SimTest, BlocksOfRemovedFilesMayReturnInNewOnes) {
+  ASSERT_TRUE(put("d/old", std::string(600, 'o'))->sync().ok());
+  ASSERT_TRUE(files_.remove("d/old").ok());
+  ASSERT_TRUE(files_.sync_dir("d").ok());
+  put("d/f", std::string(700, 'n'));
+  ASSERT_TRUE(files_.sync_dir("d").ok());
+  const auto image = files_.crash_image(CrashKind::kStaleExtension, 1);
+  EXPECT_EQ(image->read("d/f", 1 << 20).value(), std::string(600, 'o') + std::string(100, '\0'));
+}
+
 TEST_F(SimTest, SectorsSurviveOneByOne) {
   auto file = files_.create("d/f").value();
   ASSERT_TRUE(files_.sync_dir("d").ok());

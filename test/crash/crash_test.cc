@@ -8,19 +8,13 @@
 // AIONBD_CRASH_IMAGES sets the number of images, AIONBD_CRASH_SEED the first seed.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
 #include "engine/engine.h"
 #include "io/sim_file_system.h"
-#include "test/model/history.h"
+#include "test/crash/recovered.h"
+#include "test/long_runs.h"
 
 namespace aionbd {
 namespace {
-
-uint64_t number_from_environment(const char* name, uint64_t fallback) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? fallback : std::strtoull(text, nullptr, 10);
-}
 
 constexpr uint64_t kOperationsPerSeed = 60;
 /// Of all mutations of the disk, the share that is followed by images of each kind.
@@ -66,36 +60,10 @@ class CrashHistory {
     return {};
   }
 
-  /// The index of the state that the database holds, or -1.
-  int64_t state_of(Database& database) const {
-    const size_t oldest = options_.durability.sync_on_write ? acknowledged_ : 0;
-    for (size_t i = states_.size(); i-- > oldest;) {
-      if (holds_exactly(database, states_[i])) return static_cast<int64_t>(i);
-    }
-    return -1;
-  }
-
   std::string check_image(SimFileSystem& image) const {
-    const EngineEnvironment environment{&image, &clock_};
-    auto database = open_database(options_, environment);
-    if (!database) return "does not open: " + database.error().to_string();
-    if (!(*database)->health().quarantined.empty()) return "a collection is quarantined";
-    const int64_t found = state_of(**database);
-    if (found < 0) return "holds no state that the promises allow";
-    // It must go on working: a write, a checkpoint, another restart.
-    ModelState state = states_[static_cast<size_t>(found)];
-    Rng rng(seed_ + images_);
-    for (int i = 0; i < 3; ++i) {
-      const Operation operation = Operation::random(rng, state);
-      const Status done = operation.apply(**database, state);
-      if (!done.ok()) return "after recovery, " + operation.describe() + ": " + done.to_string();
-      state = operation.apply(state);
-    }
-    database->reset();
-    database = open_database(options_, environment);
-    if (!database) return "second restart: " + database.error().to_string();
-    const std::string wrong = difference(**database, state, rng);
-    return wrong.empty() ? "" : "after the second restart: " + wrong;
+    const size_t oldest = options_.durability.sync_on_write ? acknowledged_ : 0;
+    return check_recovered(image, {options_, &clock_, std::span(states_).subspan(oldest)},
+                           seed_ + images_);
   }
 
   const uint64_t seed_;
@@ -111,7 +79,8 @@ class CrashHistory {
 };
 
 TEST(CrashTest, EveryImageOfAPowerCutIsAStateThePromisesAllow) {
-  const uint64_t wanted = number_from_environment("AIONBD_CRASH_IMAGES", 5000);
+  const uint64_t wanted =
+      number_from_environment("AIONBD_CRASH_IMAGES", kSlowness == 1 ? 25000 : 2500);
   uint64_t seed = number_from_environment("AIONBD_CRASH_SEED", 1);
   uint64_t images = 0;
   while (images < wanted) {
@@ -119,7 +88,7 @@ TEST(CrashTest, EveryImageOfAPowerCutIsAStateThePromisesAllow) {
     ASSERT_EQ(history.run(), "");
     images += history.images();
   }
-  RecordProperty("images", static_cast<int>(images));
+  print_counted(images, "crash images");
 }
 
 }  // namespace

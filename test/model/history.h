@@ -35,6 +35,16 @@ class Operation {
   /// Draws one that makes sense in `state` most of the time.
   static Operation random(Rng& rng, const ModelState& state);
 
+  // One that is given.
+  static Operation create(std::string collection, CollectionOptions options);
+  static Operation drop(std::string collection);
+  static Operation upsert(std::string collection, std::vector<Point> points);
+  static Operation remove(std::string collection, std::vector<PointId> ids);
+  static Operation remove_group(std::string collection, int64_t group);
+  static Operation set_group(std::string collection, std::vector<PointId> ids, int64_t group);
+  static Operation checkpoint();
+  static Operation optimize(std::string collection);
+
   /// Does it to the database; a Status only where the model says there must be none.
   /// Errors other than those the model expects come back as they are.
   Status apply(Database& database, const ModelState& before) const;
@@ -55,6 +65,8 @@ class Operation {
     kOptimize
   };
 
+  Operation() = default;
+  Operation(Kind kind, std::string collection) : kind_(kind), collection_(std::move(collection)) {}
   Filter group_filter() const;
 
   Kind kind_ = Kind::kCheckpoint;
@@ -66,7 +78,8 @@ class Operation {
 };
 
 /// Everything a reader can see, compared: listing, counts, points, filtered counts, and searches
-/// (single and batch, all metrics) against a brute force over the model.
+/// (single and batch, all metrics) against a brute force over the model. What an index answered
+/// approximately must be live points at their true scores.
 /// Returns an empty string, or the first difference.
 std::string difference(Database& database, const ModelState& state, Rng& rng);
 

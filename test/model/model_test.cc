@@ -4,19 +4,13 @@
 // prints the seed that repeats it.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
 #include "engine/engine.h"
 #include "io/sim_file_system.h"
+#include "test/long_runs.h"
 #include "test/model/history.h"
 
 namespace aionbd {
 namespace {
-
-uint64_t number_from_environment(const char* name, uint64_t fallback) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? fallback : std::strtoull(text, nullptr, 10);
-}
 
 constexpr uint64_t kOperationsPerSeed = 2000;
 constexpr uint64_t kCompareEvery = 20;
@@ -58,13 +52,14 @@ std::string run_history(uint64_t seed, uint64_t operations) {
 }
 
 TEST(ModelTest, RandomHistoriesMatchTheModel) {
-  const uint64_t operations = number_from_environment("AIONBD_MODEL_OPS", 20000);
+  const uint64_t operations = number_from_environment("AIONBD_MODEL_OPS", 200000 / kSlowness);
   const uint64_t first_seed = number_from_environment("AIONBD_MODEL_SEED", 1);
   for (uint64_t done = 0, seed = first_seed; done < operations; done += kOperationsPerSeed) {
     ASSERT_EQ(run_history(seed, kOperationsPerSeed), "")
         << "repeat with AIONBD_MODEL_SEED=" << seed;
     ++seed;
   }
+  print_counted(operations, "model operations");
 }
 
 }  // namespace

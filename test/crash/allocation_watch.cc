@@ -1,0 +1,63 @@
+#include "test/crash/allocation_watch.h"
+
+#include <malloc.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+namespace {
+
+std::atomic<int64_t> held{0};
+std::atomic<int64_t> peak{0};
+
+void* counted(void* memory) {
+  if (memory == nullptr) std::abort();  // nothing here is large enough to fail
+  const auto bytes = static_cast<int64_t>(malloc_usable_size(memory));
+  const int64_t now = held.fetch_add(bytes, std::memory_order_relaxed) + bytes;
+  int64_t seen = peak.load(std::memory_order_relaxed);
+  while (now > seen && !peak.compare_exchange_weak(seen, now, std::memory_order_relaxed)) {
+  }
+  return memory;
+}
+
+void release(void* memory) noexcept {
+  held.fetch_sub(static_cast<int64_t>(malloc_usable_size(memory)), std::memory_order_relaxed);
+  std::free(memory);
+}
+
+}  // namespace
+
+// The other forms of new and delete call these.
+void* operator new(std::size_t bytes) {
+  return counted(std::malloc(std::max<std::size_t>(bytes, 1)));
+}
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  const auto unit = static_cast<std::size_t>(alignment);
+  return counted(std::aligned_alloc(unit, (bytes + unit - 1) / unit * unit));
+}
+void operator delete(void* memory) noexcept {
+  release(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept {
+  release(memory);
+}
+void operator delete(void* memory, std::align_val_t) noexcept {
+  release(memory);
+}
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+  release(memory);
+}
+
+namespace aionbd {
+
+AllocationWatch::AllocationWatch() : before_(held.load()) {
+  peak.store(before_);
+}
+
+uint64_t AllocationWatch::peak_bytes() const {
+  return static_cast<uint64_t>(std::max<int64_t>(peak.load() - before_, 0));
+}
+
+}  // namespace aionbd

@@ -1,0 +1,35 @@
+// How long a test runs, and what it has done: short by itself, as long as its environment variables
+// say in a campaign, which adds up the lines that begin with "counted:" (tools/campaign.py).
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+
+namespace aionbd {
+
+/// The number in an environment variable, or `fallback`.
+inline uint64_t number_from_environment(const char* name, uint64_t fallback) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? fallback : std::strtoull(text, nullptr, 10);
+}
+
+inline void print_counted(uint64_t count, const char* what) {
+  std::printf("counted: %llu %s\n", static_cast<unsigned long long>(count), what);
+}
+
+/// Sanitized programs are about ten times slower, and there are two kinds of them: they do so much
+/// less of what is repeated.
+#if defined(__has_feature)
+#define AIONBD_HAS_FEATURE(x) __has_feature(x)
+#else
+#define AIONBD_HAS_FEATURE(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || \
+    AIONBD_HAS_FEATURE(address_sanitizer) || AIONBD_HAS_FEATURE(thread_sanitizer)
+inline constexpr uint64_t kSlowness = 20;
+#else
+inline constexpr uint64_t kSlowness = 1;
+#endif
+
+}  // namespace aionbd
