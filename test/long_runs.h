@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "base/sanitized.h"
+
 namespace aionbd {
 
 /// The number in an environment variable, or `fallback`.
@@ -20,16 +22,6 @@ inline void print_counted(uint64_t count, const char* what) {
 
 /// Sanitized programs are about ten times slower, and there are two kinds of them: they do so much
 /// less of what is repeated.
-#if defined(__has_feature)
-#define AIONBD_HAS_FEATURE(x) __has_feature(x)
-#else
-#define AIONBD_HAS_FEATURE(x) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || \
-    AIONBD_HAS_FEATURE(address_sanitizer) || AIONBD_HAS_FEATURE(thread_sanitizer)
-inline constexpr uint64_t kSlowness = 20;
-#else
-inline constexpr uint64_t kSlowness = 1;
-#endif
+inline constexpr uint64_t kSlowness = kSanitized ? 20 : 1;
 
 }  // namespace aionbd

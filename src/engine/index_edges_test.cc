@@ -13,6 +13,7 @@
 
 #include "aionbd/aionbd.h"
 #include "base/rng.h"
+#include "base/sanitized.h"
 #include "engine/index_keeper.h"
 #include "io/file_system.h"
 
@@ -25,13 +26,6 @@ constexpr Metric kMetrics[] = {Metric::kDot, Metric::kL2, Metric::kCosine};
 /// CPU seconds: building the indexes of one small collection takes about one; far beyond is
 /// degenerate.
 constexpr double kBuildSecondsMax = 60;
-
-// Sanitized runs are slow; what they look for does not need the most expensive data.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 using Vector = std::vector<float>;
 using Rows = std::map<uint64_t, Vector>;

@@ -12,6 +12,7 @@
 
 #include "aionbd/aionbd.h"
 #include "base/rng.h"
+#include "base/sanitized.h"
 #include "engine/index_keeper.h"
 
 namespace aionbd {
@@ -21,16 +22,8 @@ constexpr size_t kRows = kIndexRowsMin + 500;
 constexpr uint32_t kDim = 48;
 
 // Sanitized runs are slow; what they look for does not need every combination.
-#if defined(__SANITIZE_THREAD__)
-constexpr size_t kSetsAtMost = 2;
-constexpr bool kEveryMetric = false;
-#elif defined(__SANITIZE_ADDRESS__)
-constexpr size_t kSetsAtMost = 100;
-constexpr bool kEveryMetric = false;
-#else
-constexpr size_t kSetsAtMost = 100;
-constexpr bool kEveryMetric = true;
-#endif
+constexpr size_t kSetsAtMost = kThreadSanitized ? 2 : 100;
+constexpr bool kEveryMetric = !kSanitized;
 
 using Vectors = std::vector<std::vector<float>>;
 

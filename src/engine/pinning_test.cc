@@ -14,16 +14,13 @@
 
 #include "aionbd/aionbd.h"
 #include "base/rng.h"
+#include "base/sanitized.h"
 #include "engine/engine.h"
 
 namespace aionbd {
 namespace {
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr size_t kRows = 12000;
-#else
-constexpr size_t kRows = 40000;
-#endif
+constexpr size_t kRows = kSanitized ? 12000 : 40000;
 constexpr uint32_t kDim = 32;
 constexpr size_t kQueries = 40;
 

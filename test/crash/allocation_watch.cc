@@ -29,24 +29,55 @@ void release(void* memory) noexcept {
 
 }  // namespace
 
-// The other forms of new and delete call these.
+// Every form that anything here uses: a sanitizer brings its own of each, and what one of those
+// gave must not be freed by one of these.
 void* operator new(std::size_t bytes) {
   return counted(std::malloc(std::max<std::size_t>(bytes, 1)));
+}
+void* operator new[](std::size_t bytes) {
+  return operator new(bytes);
+}
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  return operator new(bytes);
+}
+void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
+  return operator new(bytes);
 }
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
   const auto unit = static_cast<std::size_t>(alignment);
   return counted(std::aligned_alloc(unit, (bytes + unit - 1) / unit * unit));
 }
+void* operator new[](std::size_t bytes, std::align_val_t alignment) {
+  return operator new(bytes, alignment);
+}
 void operator delete(void* memory) noexcept {
+  release(memory);
+}
+void operator delete[](void* memory) noexcept {
   release(memory);
 }
 void operator delete(void* memory, std::size_t) noexcept {
   release(memory);
 }
+void operator delete[](void* memory, std::size_t) noexcept {
+  release(memory);
+}
+void operator delete(void* memory, const std::nothrow_t&) noexcept {
+  release(memory);
+}
+void operator delete[](void* memory, const std::nothrow_t&) noexcept {
+  release(memory);
+}
 void operator delete(void* memory, std::align_val_t) noexcept {
   release(memory);
 }
+void operator delete[](void* memory, std::align_val_t) noexcept {
+  release(memory);
+}
 void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+  release(memory);
+}
+void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept {
   release(memory);
 }
 
