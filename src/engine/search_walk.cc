@@ -1,6 +1,7 @@
 #include "engine/search_walk.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "engine/search_scan.h"
@@ -20,17 +21,19 @@ struct QueryOnPart {
   const VectorIndex::Query& codes;
 };
 
-/// Keeps of the candidates those that are wanted; at most `most` of them.
-Result<std::vector<GraphCandidate>> wanted_candidates(const WantedRows& wanted,
-                                                      std::span<const GraphCandidate> found,
-                                                      size_t most) {
-  std::vector<GraphCandidate> out;
+/// The candidates that are wanted, at most `most` of them; valid as long as `found` and `kept` are.
+Result<std::span<const GraphCandidate>> wanted_candidates(const WantedRows& wanted,
+                                                          std::span<const GraphCandidate> found,
+                                                          size_t most,
+                                                          std::vector<GraphCandidate>& kept) {
+  if (wanted.all()) return found.first(std::min(most, found.size()));
+  kept.clear();
   for (const GraphCandidate& candidate : found) {
-    if (out.size() == most) break;
+    if (kept.size() == most) break;
     ASSIGN_OR_RETURN(const bool take, wanted.contains(candidate.row));
-    if (take) out.push_back(candidate);
+    if (take) kept.push_back(candidate);
   }
-  return out;
+  return std::span<const GraphCandidate>(kept);
 }
 
 /// Exact distances of candidates, the most promising first, into `best`; ends where the estimates
@@ -40,23 +43,24 @@ Result<bool> verify_rows(const Plan& plan, const QueryOnPart& query, uint32_t p,
                          std::span<const GraphCandidate> rows, Best& best, size_t* computed) {
   constexpr size_t kAhead = 4;
   const SegmentView& part = plan.view.segments[p];
-  std::vector<RowBlock> blocks;
-  blocks.reserve(rows.size());
-  for (const GraphCandidate& candidate : rows) {
-    ASSIGN_OR_RETURN(const RowBlock block, part.segment->rows(candidate.row, 1));
-    blocks.push_back(block);
-    if (blocks.size() <= kAhead) prefetch_row(block.values, plan.dim());
-  }
+  std::array<RowBlock, kAhead> blocks;  // of row i at i % kAhead
+  const auto fetch = [&](size_t i) -> Status {
+    ASSIGN_OR_RETURN(blocks[i % kAhead], part.segment->rows(rows[i].row, 1));
+    prefetch_row(blocks[i % kAhead].values, plan.dim());
+    return {};
+  };
+  for (size_t i = 0; i < std::min(kAhead, rows.size()); ++i) RETURN_IF_ERROR(fetch(i));
   Best near(plan.depth, plan.less);
   // What other parts found counts from the start.
   float threshold = best.threshold();
   float reach = query.codes.likely_reach(threshold);
   for (size_t i = 0; i < rows.size() && rows[i].distance <= reach; ++i) {
-    if (i + kAhead < rows.size()) prefetch_row(blocks[i + kAhead].values, plan.dim());
+    const RowBlock block = blocks[i % kAhead];
+    if (i + kAhead < rows.size()) RETURN_IF_ERROR(fetch(i + kAhead));
     float distance = 0;
-    query.exact.distances(blocks[i].values, blocks[i].norms_squared, 1, &distance);
+    query.exact.distances(block.values, block.norms_squared, 1, &distance);
     ++*computed;
-    if (has_no_direction(plan, blocks[i], 0)) return false;
+    if (has_no_direction(plan, block, 0)) return false;
     if (distance <= plan.cutoff) near.push({distance, p, rows[i].row});
     part.segment->prefetch_id(rows[i].row);
     if (near.threshold() < threshold) {
@@ -109,6 +113,7 @@ Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
   thread_local GraphScratch scratch;
   const uint64_t most = std::max<uint64_t>(walk.ef, part.rows / kWalkShareMax);
   double width = std::ceil(first_width(plan, p));
+  std::vector<GraphCandidate> kept;
   RowsAhead ahead;
   if (!wanted.filtered() && plan.parts[p].rows_in_place()) {
     ASSIGN_OR_RETURN(const RowBlock block, part.segment->rows(0, 1));
@@ -132,7 +137,8 @@ Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
     }
     effort.parts[p].estimated.fetch_add(scratch.looks(), std::memory_order_relaxed);
     const std::span<const GraphCandidate> found = scratch.found();
-    ASSIGN_OR_RETURN(std::vector<GraphCandidate> rows, wanted_candidates(wanted, found, walk.ef));
+    ASSIGN_OR_RETURN(std::span<const GraphCandidate> rows,
+                     wanted_candidates(wanted, found, walk.ef, kept));
     // A few lists may hold fewer rows than are kept: enough for an answer is enough.
     const uint64_t want = std::min<uint64_t>(by_lists ? plan.depth : walk.ef, wanted.most());
     if (rows.size() < want && (by_lists || !wanted.exact() || wanted.most() < part.rows)) {
@@ -150,7 +156,7 @@ Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
       continue;
     }
     if (rows.size() < std::min<uint64_t>(plan.depth, wanted.most())) return false;
-    rows.resize(std::min<size_t>(rows.size(), walk.verify));
+    rows = rows.first(std::min<size_t>(rows.size(), walk.verify));
     size_t computed = 0;
     const auto verify = plan.parts[p].rows_in_place() ? verify_rows : verify_copied;
     ASSIGN_OR_RETURN(const bool verified, verify(plan, {exact, codes}, p, rows, best, &computed));

@@ -23,6 +23,8 @@ class WantedRows {
   WantedRows(const SegmentView& part, const CompiledFilter* filter);
 
   bool filtered() const { return filter_ != nullptr; }
+  /// Whether every row is wanted.
+  bool all() const { return !filtered() && part_->dead->count() == 0; }
   /// Whether a field index told what matches.
   bool indexed() const { return indexed_; }
   /// Whether `most` is the number of wanted rows, and `words` are they.
