@@ -51,7 +51,6 @@ struct BackupFlags {
   bool json = false;
   bool quiet = false;
   ServerFlags server;
-  CLI::Option* url_given = nullptr;
 };
 
 /// A server packs some 100 MB a second; a terabyte takes hours.
@@ -160,7 +159,7 @@ int run_online(const BackupFlags& flags) {
 }
 
 int run_backup(const BackupFlags& flags) {
-  if (flags.dir.empty() && flags.url_given->count() > 0 && flags.to.empty()) {
+  if (flags.dir.empty() && flags.server.url_argument.given() && flags.to.empty()) {
     return run_online(flags);
   }
   if (flags.dir.empty() || flags.to.empty()) {
@@ -229,32 +228,29 @@ int run_restore(const RestoreFlags& flags) {
 
 }  // namespace
 
-CommandRun declare_backup(CLI::App& app) {
+CommandRun declare_backup(Arguments args) {
   auto flags = std::make_shared<BackupFlags>();
-  app.add_option("--data-dir", flags->dir, "Data directory of a stopped server");
-  app.add_option("--to", flags->to, "Directory of backups; made if missing");
-  app.add_option("--zstd-level", flags->level, "1 fast .. 19 small")
-      ->check(CLI::Range(1, 19))
-      ->capture_default_str();
-  app.add_flag("--json", flags->json, "The report as one JSON object");
-  app.add_flag("--quiet", flags->quiet, "No progress");
-  flags->server.declare(app);
-  flags->url_given = app.get_option("--url");
-  app.footer(kBackupExamples);
+  args.option("--data-dir", flags->dir, "Data directory of a stopped server");
+  args.option("--to", flags->to, "Directory of backups; made if missing");
+  args.option("--zstd-level", flags->level, "1 fast .. 19 small").between(1, 19).show_default();
+  args.flag("--json", flags->json, "The report as one JSON object");
+  args.flag("--quiet", flags->quiet, "No progress");
+  flags->server.declare(args);
+  args.footer(kBackupExamples);
   return [flags] { return run_backup(*flags); };
 }
 
-CommandRun declare_restore(CLI::App& app) {
+CommandRun declare_restore(Arguments args) {
   auto flags = std::make_shared<RestoreFlags>();
-  app.add_option("BACKUP", flags->from, "Directory of backups")->required();
-  app.add_option("--data-dir", flags->dir, "Data directory to make");
-  app.add_option("--number", flags->number, "Which backup; the newest if not given")
-      ->check(CLI::Range(uint64_t{1}, UINT64_MAX));
-  app.add_flag("--list", flags->list, "List the backups");
-  app.add_flag("--replace", flags->replace, "Set aside the store that is there");
-  app.add_flag("--json", flags->json, "The report as one JSON object");
-  app.add_flag("--quiet", flags->quiet, "No progress");
-  app.footer(kRestoreExamples);
+  args.option("BACKUP", flags->from, "Directory of backups").required();
+  args.option("--data-dir", flags->dir, "Data directory to make");
+  args.option("--number", flags->number, "Which backup; the newest if not given")
+      .between(uint64_t{1}, UINT64_MAX);
+  args.flag("--list", flags->list, "List the backups");
+  args.flag("--replace", flags->replace, "Set aside the store that is there");
+  args.flag("--json", flags->json, "The report as one JSON object");
+  args.flag("--quiet", flags->quiet, "No progress");
+  args.footer(kRestoreExamples);
   return [flags] { return run_restore(*flags); };
 }
 

@@ -48,86 +48,82 @@ struct AnnFlags {
   std::vector<AnnSetting> settings;
   double target_recall = 0, selectivity = 0;
   uint32_t param = 0, pin = 0;
-  CLI::Option* target_recall_given = nullptr;
-  CLI::Option* selectivity_given = nullptr;
-  CLI::Option* param_given = nullptr;
-  CLI::Option* pin_given = nullptr;
+  Argument target_recall_argument;
+  Argument selectivity_argument;
+  Argument param_argument;
+  Argument pin_argument;
   bool json = false, quiet = false;
 };
 
-void declare_question(CLI::App& app, AnnFlags& flags) {
-  app.add_option("--file", flags.options.path, "HDF5 file in the layout of ann-benchmarks")
-      ->required();
-  app.add_option("--mode", flags.mode, "exact, ivf, graph or auto")
-      ->check(CLI::IsMember({"exact", "ivf", "graph", "auto"}))
-      ->capture_default_str();
-  app.add_option("--metric", flags.metric, "l2, cosine or dot; the file's otherwise")
-      ->check(CLI::IsMember({"l2", "cosine", "dot"}));
-  app.add_option("-k,--k", flags.options.k, "Neighbours asked for")
-      ->check(CLI::Range(1U, 1000U))
-      ->capture_default_str();
-  app.add_option("--rows", flags.rows, "Only the first N rows (0 = all)")->capture_default_str();
-  app.add_option("--queries", flags.queries, "Only the first N queries (0 = all)")
-      ->capture_default_str();
+void declare_question(Arguments args, AnnFlags& flags) {
+  args.option("--file", flags.options.path, "HDF5 file in the layout of ann-benchmarks").required();
+  args.option("--mode", flags.mode, "exact, ivf, graph or auto")
+      .one_of({"exact", "ivf", "graph", "auto"})
+      .show_default();
+  args.option("--metric", flags.metric, "l2, cosine or dot; the file's otherwise")
+      .one_of({"l2", "cosine", "dot"});
+  args.option("-k,--k", flags.options.k, "Neighbours asked for").between(1U, 1000U).show_default();
+  args.option("--rows", flags.rows, "Only the first N rows (0 = all)").show_default();
+  args.option("--queries", flags.queries, "Only the first N queries (0 = all)").show_default();
 
-  flags.param_given =
-      app.add_option("--param", flags.param,
-                     "The index's own knob: candidates kept (graph), lists visited (ivf)")
-          ->check(CLI::PositiveNumber)
-          ->group("Settings");
-  flags.target_recall_given =
-      app.add_option("--target-recall", flags.target_recall, "Recall to aim at")
-          ->check(CLI::Range(0.0, 1.0))
-          ->group("Settings");
-  app.add_option("--sweep", flags.sweep,
-                 "One line for each of A,B,..: target recalls if none is over 1, else values of "
-                 "--param")
-      ->excludes(flags.param_given)
-      ->excludes(flags.target_recall_given)
-      ->group("Settings");
+  flags.param_argument =
+      args.option("--param", flags.param,
+                  "The index's own knob: candidates kept (graph), lists visited (ivf)")
+          .positive()
+          .group("Settings");
+  flags.target_recall_argument =
+      args.option("--target-recall", flags.target_recall, "Recall to aim at")
+          .between(0.0, 1.0)
+          .group("Settings");
+  args.option("--sweep", flags.sweep,
+              "One line for each of A,B,..: target recalls if none is over 1, else values of "
+              "--param")
+      .excludes(flags.param_argument)
+      .excludes(flags.target_recall_argument)
+      .group("Settings");
 
-  flags.selectivity_given =
-      app.add_option("--selectivity", flags.selectivity,
-                     "Give each row {\"r\": 0..999999} and search with a filter on it that lets "
-                     "this share of the rows through")
-          ->check(CLI::Range(0.0, 1.0))
-          ->group("Filter");
-  app.add_option("--label-from", flags.options.labels,
-                 "Data set with one number per row, stored as {\"label\": n}")
-      ->group("Filter");
-  app.add_option("--filter", flags.filter, "label=N: search among the rows with that label")
-      ->excludes(flags.selectivity_given)
-      ->group("Filter");
+  flags.selectivity_argument =
+      args.option("--selectivity", flags.selectivity,
+                  "Give each row {\"r\": 0..999999} and search with a filter on it that lets "
+                  "this share of the rows through")
+          .between(0.0, 1.0)
+          .group("Filter");
+  args.option("--label-from", flags.options.labels,
+              "Data set with one number per row, stored as {\"label\": n}")
+      .group("Filter");
+  args.option("--filter", flags.filter, "label=N: search among the rows with that label")
+      .excludes(flags.selectivity_argument)
+      .group("Filter");
 }
 
-void declare_procedure(CLI::App& app, AnnFlags& flags) {
+void declare_procedure(Arguments args, AnnFlags& flags) {
   AnnOptions& options = flags.options;
-  app.add_option("--repeat", options.repeats, "Repeats; the median counts")
-      ->check(CLI::Range(1U, 1000U))
-      ->capture_default_str()
-      ->group("Measuring");
-  app.add_option("--seconds", options.seconds, "Least length of a repeat")
-      ->check(CLI::Range(0.0, 3600.0))
-      ->capture_default_str()
-      ->group("Measuring");
-  app.add_option("--batch", options.batch, "Queries of one batch (0 leaves batches out)")
-      ->check(CLI::Range(0U, 65536U))
-      ->capture_default_str()
-      ->group("Measuring");
-  app.add_option("--threads", options.threads, "Threads one search may use (0 = one per core)")
-      ->check(CLI::Range(0U, 1024U))
-      ->capture_default_str()
-      ->group("Measuring");
-  flags.pin_given = app.add_option("--pin", flags.pin, "CPU that searches stay on")
-                        ->check(CLI::Range(0U, 1023U))
-                        ->group("Measuring");
-  app.add_option("--data-dir", options.data_dir,
-                 "Keep the loaded collection here and use it again; a temporary directory "
-                 "otherwise")
-      ->group("Measuring");
-  app.add_flag("--json", flags.json, "One JSON object a line: first what was loaded, then results")
-      ->group("Output");
-  app.add_flag("--quiet", flags.quiet, "No progress")->group("Output");
+  args.option("--repeat", options.repeats, "Repeats; the median counts")
+      .between(1U, 1000U)
+      .show_default()
+      .group("Measuring");
+  args.option("--seconds", options.seconds, "Least length of a repeat")
+      .between(0.0, 3600.0)
+      .show_default()
+      .group("Measuring");
+  args.option("--batch", options.batch, "Queries of one batch (0 leaves batches out)")
+      .between(0U, 65536U)
+      .show_default()
+      .group("Measuring");
+  args.option("--threads", options.threads, "Threads one search may use (0 = one per core)")
+      .between(0U, 1024U)
+      .show_default()
+      .group("Measuring");
+  flags.pin_argument = args.option("--pin", flags.pin, "CPU that searches stay on")
+                           .between(0U, 1023U)
+                           .group("Measuring");
+  args.option("--data-dir", options.data_dir,
+              "Keep the loaded collection here and use it again; a temporary directory "
+              "otherwise")
+      .group("Measuring");
+  args.flag("--json", flags.json, "One JSON object a line: first what was loaded, then results")
+      .group("Output");
+  args.flag("--quiet", flags.quiet, "No progress").group("Output");
 }
 
 /// "0.9,0.95" or "16,32": all targets, or all values of --param.
@@ -193,16 +189,16 @@ Status finish_flags(AnnFlags& flags) {
   }
   if (flags.rows > 0) options.rows_max = flags.rows;
   if (flags.queries > 0) options.queries_max = flags.queries;
-  if (flags.pin_given->count() > 0) options.pin = flags.pin;
-  if (flags.selectivity_given->count() > 0) options.selectivity = flags.selectivity;
+  if (flags.pin_argument.given()) options.pin = flags.pin;
+  if (flags.selectivity_argument.given()) options.selectivity = flags.selectivity;
   if (!flags.filter.empty()) RETURN_IF_ERROR(parse_filter(flags.filter, &options));
   if (!flags.sweep.empty()) {
     ASSIGN_OR_RETURN(flags.settings, parse_sweep(flags.sweep));
     return {};
   }
   AnnSetting setting;
-  if (flags.param_given->count() > 0) setting.param = flags.param;
-  if (flags.target_recall_given->count() > 0) setting.target_recall = flags.target_recall;
+  if (flags.param_argument.given()) setting.param = flags.param;
+  if (flags.target_recall_argument.given()) setting.target_recall = flags.target_recall;
   flags.settings.push_back(setting);
   return {};
 }
@@ -320,13 +316,13 @@ int run(AnnFlags& flags) {
 
 }  // namespace
 
-CommandRun declare_bench(CLI::App& app) {
+CommandRun declare_bench(Arguments args) {
   auto flags = std::make_shared<AnnFlags>();
-  app.require_subcommand(1);
-  CLI::App* ann = app.add_subcommand("ann", "Nearest neighbours of a file of queries");
-  declare_question(*ann, *flags);
-  declare_procedure(*ann, *flags);
-  ann->footer(kExamples);
+  args.require_command();
+  Arguments ann = args.command("ann", "Nearest neighbours of a file of queries");
+  declare_question(ann, *flags);
+  declare_procedure(ann, *flags);
+  ann.footer(kExamples);
   return [flags] { return run(*flags); };
 }
 

@@ -49,22 +49,22 @@ int run(ExportFlags& flags) {
 
 }  // namespace
 
-CommandRun declare_export(CLI::App& app) {
+CommandRun declare_export(Arguments args) {
   auto flags = std::make_shared<ExportFlags>();
-  app.add_option("FILE", flags->options.path, "File to write; - for standard output")->required();
-  app.add_option("--collection", flags->options.collection, "Collection to read")->required();
-  flags->server.declare(app);
-  app.add_flag("--zstd", flags->options.zstd, "Compress with zstd")->group("Output");
-  app.add_option("--zstd-level", flags->options.zstd_level, "1 fast .. 19 small")
-      ->check(CLI::Range(1, 19))
-      ->capture_default_str()
-      ->group("Output");
-  app.add_option("--page", flags->options.page_rows, "Points per request")
-      ->check(CLI::Range(1U, 65536U))
-      ->capture_default_str()
-      ->group("Output");
-  app.add_flag("--quiet", flags->quiet, "No progress")->group("Output");
-  app.footer(kExamples);
+  args.option("FILE", flags->options.path, "File to write; - for standard output").required();
+  args.option("--collection", flags->options.collection, "Collection to read").required();
+  flags->server.declare(args);
+  args.flag("--zstd", flags->options.zstd, "Compress with zstd").group("Output");
+  args.option("--zstd-level", flags->options.zstd_level, "1 fast .. 19 small")
+      .between(1, 19)
+      .show_default()
+      .group("Output");
+  args.option("--page", flags->options.page_rows, "Points per request")
+      .between(1U, 65536U)
+      .show_default()
+      .group("Output");
+  args.flag("--quiet", flags->quiet, "No progress").group("Output");
+  args.footer(kExamples);
   return [flags] { return run(*flags); };
 }
 

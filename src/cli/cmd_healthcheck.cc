@@ -55,16 +55,16 @@ int run(const HealthFlags& flags) {
 
 }  // namespace
 
-CommandRun declare_healthcheck(CLI::App& app) {
+CommandRun declare_healthcheck(Arguments args) {
   auto flags = std::make_shared<HealthFlags>();
-  app.add_option("--url", flags->url, "Server, http://host:port; from AIONBD_BIND otherwise")
-      ->envname("AIONBD_URL")
-      ->capture_default_str();
-  app.add_option("--timeout-ms", flags->timeout_ms, "Longest wait")
-      ->check(CLI::Range(1U, 600000U))
-      ->capture_default_str();
-  app.add_flag("--quiet", flags->quiet, "Only the exit code");
-  app.footer(kExamples);
+  args.option("--url", flags->url, "Server, http://host:port; from AIONBD_BIND otherwise")
+      .variable("AIONBD_URL")
+      .show_default();
+  args.option("--timeout-ms", flags->timeout_ms, "Longest wait")
+      .between(1U, 600000U)
+      .show_default();
+  args.flag("--quiet", flags->quiet, "Only the exit code");
+  args.footer(kExamples);
   return [flags] { return run(*flags); };
 }
 

@@ -36,64 +36,61 @@ struct ImportFlags {
   bool quiet = false;
 };
 
-void declare_flags(CLI::App& app, ImportFlags& flags) {
+void declare_flags(Arguments args, ImportFlags& flags) {
   ImportOptions& options = flags.options;
-  app.add_option("FILE", options.path, "File to read")->required();
-  app.add_option("--collection", options.collection, "Collection to fill")->required();
-  flags.server.declare(app);
+  args.option("FILE", options.path, "File to read").required();
+  args.option("--collection", options.collection, "Collection to fill").required();
+  flags.server.declare(args);
 
-  app.add_option("--format", flags.format,
-                 "Format of the file; by its name or first bytes otherwise")
-      ->check(CLI::IsMember({"ndjson", "npy", "fvecs", "idx", "hdf5"}))
-      ->group("Input");
-  app.add_option("--id-field", options.id_field, "Key of the id in NDJSON rows")
-      ->capture_default_str()
-      ->group("Input");
-  app.add_option("--start-id", options.start_id, "Id of the first row of a file of numbers")
-      ->capture_default_str()
-      ->group("Input");
-  app.add_option("--labels", options.labels_path,
-                 "IDX file with a label per row, stored as payload {\"label\": n}")
-      ->group("Input");
-  app.add_option("--dataset", options.dataset, "Data set of an HDF5 file")
-      ->capture_default_str()
-      ->group("Input");
-  app.add_option("--limit", flags.limit, "Only the first N rows of the file (0 = all)")
-      ->capture_default_str()
-      ->group("Input");
+  args.option("--format", flags.format, "Format of the file; by its name or first bytes otherwise")
+      .one_of({"ndjson", "npy", "fvecs", "idx", "hdf5"})
+      .group("Input");
+  args.option("--id-field", options.id_field, "Key of the id in NDJSON rows")
+      .show_default()
+      .group("Input");
+  args.option("--start-id", options.start_id, "Id of the first row of a file of numbers")
+      .show_default()
+      .group("Input");
+  args.option("--labels", options.labels_path,
+              "IDX file with a label per row, stored as payload {\"label\": n}")
+      .group("Input");
+  args.option("--dataset", options.dataset, "Data set of an HDF5 file")
+      .show_default()
+      .group("Input");
+  args.option("--limit", flags.limit, "Only the first N rows of the file (0 = all)")
+      .show_default()
+      .group("Input");
 
-  app.add_flag(
-         "--create,!--no-create", options.create,
-         "Make the collection if it is missing, with the dimension of the first row (default)")
-      ->group("Collection");
-  app.add_option("--metric", flags.metric, "Metric of a collection made here")
-      ->check(CLI::IsMember({"dot", "l2", "cosine"}))
-      ->group("Collection");
-  app.add_option("--id-type", flags.id_type,
-                 "Kind of ids of a collection made here; by the first row otherwise")
-      ->check(CLI::IsMember({"u64", "string"}))
-      ->group("Collection");
+  args.flag("--create,!--no-create", options.create,
+            "Make the collection if it is missing, with the dimension of the first row (default)")
+      .group("Collection");
+  args.option("--metric", flags.metric, "Metric of a collection made here")
+      .one_of({"dot", "l2", "cosine"})
+      .group("Collection");
+  args.option("--id-type", flags.id_type,
+              "Kind of ids of a collection made here; by the first row otherwise")
+      .one_of({"u64", "string"})
+      .group("Collection");
 
-  app.add_option("--batch", options.batch_rows,
-                 "Points per request; lowered to what the server takes")
-      ->check(CLI::Range(size_t{1}, size_t{65536}))
-      ->capture_default_str()
-      ->group("Speed");
-  app.add_option("--connections", options.connections, "Requests in flight")
-      ->check(CLI::Range(size_t{1}, size_t{64}))
-      ->capture_default_str()
-      ->group("Speed");
+  args.option("--batch", options.batch_rows, "Points per request; lowered to what the server takes")
+      .between(size_t{1}, size_t{65536})
+      .show_default()
+      .group("Speed");
+  args.option("--connections", options.connections, "Requests in flight")
+      .between(size_t{1}, size_t{64})
+      .show_default()
+      .group("Speed");
 
-  app.add_flag("--resume", options.resume, "Go on where the last run of this import stopped")
-      ->group("Progress");
-  app.add_option("--state", options.state_path,
-                 "File that remembers how far it came (FILE.import-state)")
-      ->group("Progress");
-  app.add_option("--refused", options.refused_path,
-                 "File that gets the rows refused, with the reason (FILE.refused.ndjson)")
-      ->group("Progress");
-  app.add_flag("--quiet", flags.quiet, "No progress")->group("Progress");
-  app.footer(kExamples);
+  args.flag("--resume", options.resume, "Go on where the last run of this import stopped")
+      .group("Progress");
+  args.option("--state", options.state_path,
+              "File that remembers how far it came (FILE.import-state)")
+      .group("Progress");
+  args.option("--refused", options.refused_path,
+              "File that gets the rows refused, with the reason (FILE.refused.ndjson)")
+      .group("Progress");
+  args.flag("--quiet", flags.quiet, "No progress").group("Progress");
+  args.footer(kExamples);
 }
 
 Status finish_flags(ImportFlags& flags) {
@@ -151,9 +148,9 @@ int run(ImportFlags& flags) {
 
 }  // namespace
 
-CommandRun declare_import(CLI::App& app) {
+CommandRun declare_import(Arguments args) {
   auto flags = std::make_shared<ImportFlags>();
-  declare_flags(app, *flags);
+  declare_flags(args, *flags);
   return [flags] { return run(*flags); };
 }
 

@@ -263,13 +263,13 @@ int run(const InspectFlags& flags) {
 
 }  // namespace
 
-CommandRun declare_inspect(CLI::App& app) {
+CommandRun declare_inspect(Arguments args) {
   auto flags = std::make_shared<InspectFlags>();
-  app.add_option("WHAT", flags->what, "settings, routes, metrics, or a file of a data directory")
-      ->required();
-  CLI::Option* markdown = app.add_flag("--markdown", flags->markdown, "As a Markdown table");
-  app.add_flag("--json", flags->json, "As JSON")->excludes(markdown);
-  app.footer(kExamples);
+  args.option("WHAT", flags->what, "settings, routes, metrics, or a file of a data directory")
+      .required();
+  Argument markdown = args.flag("--markdown", flags->markdown, "As a Markdown table");
+  args.flag("--json", flags->json, "As JSON").excludes(markdown);
+  args.footer(kExamples);
   return [flags] { return run(*flags); };
 }
 

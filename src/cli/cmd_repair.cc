@@ -81,13 +81,13 @@ int run(const RepairFlags& flags) {
 
 }  // namespace
 
-CommandRun declare_repair(CLI::App& app) {
+CommandRun declare_repair(Arguments args) {
   auto flags = std::make_shared<RepairFlags>();
-  app.add_option("DIR", flags->dir, "Data directory of a stopped server")->required();
-  app.add_option("--out", flags->out, "New directory; must not exist")->required();
-  app.add_flag("--json", flags->json, "The whole report as one JSON object");
-  app.add_flag("--quiet", flags->quiet, "No progress");
-  app.footer(kExamples);
+  args.option("DIR", flags->dir, "Data directory of a stopped server").required();
+  args.option("--out", flags->out, "New directory; must not exist").required();
+  args.flag("--json", flags->json, "The whole report as one JSON object");
+  args.flag("--quiet", flags->quiet, "No progress");
+  args.footer(kExamples);
   return [flags] { return run(*flags); };
 }
 

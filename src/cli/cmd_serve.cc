@@ -226,20 +226,21 @@ int run(const ServeFlags& flags) {
 
 }  // namespace
 
-CommandRun declare_serve(CLI::App& app) {
+CommandRun declare_serve(Arguments args) {
   auto flags = std::make_shared<ServeFlags>();
-  app.add_option("--config", flags->config, "File of settings, key = value per line")
-      ->envname(kConfigVariable)
-      ->group("Server");
+  args.option("--config", flags->config, "File of settings, key = value per line")
+      .variable(kConfigVariable)
+      .group("Server");
   for (const SettingRow& row : setting_rows()) {
     const std::string name(row.name);
-    app.add_option_function<std::string>(
-           setting_flag(row),
-           [flags, name](const std::string& value) { flags->settings[name] = value; }, help_of(row))
-        ->group(group_of(row.name))
-        ->type_name(is_number(row) ? "N" : "TEXT");
+    args.option(
+            setting_flag(row),
+            [flags, name](const std::string& value) { flags->settings[name] = value; },
+            help_of(row))
+        .group(group_of(row.name))
+        .value_name(is_number(row) ? "N" : "TEXT");
   }
-  app.footer(kExamples);
+  args.footer(kExamples);
   return [flags] { return run(*flags); };
 }
 

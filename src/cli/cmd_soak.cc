@@ -49,7 +49,6 @@ constexpr double kMillion = 1e6;
 
 struct SoakFlags {
   ServerFlags server;
-  CLI::Option* url_given = nullptr;
   SoakOptions options;
   std::string duration = "60s", kill_every, report_path;
   double error_rate_max = 0;
@@ -161,7 +160,7 @@ Status finish_flags(SoakFlags& flags) {
     return invalid_argument(
         fmt::format("--clients times --keys must be at most {}", with_thousands(kLoadIdsMax)));
   }
-  if (flags.url_given->count() > 0) {
+  if (flags.server.url_argument.given()) {
     if (options.kill_every.count() > 0) {
       return invalid_argument("--kill-every needs a server of its own: leave --url out");
     }
@@ -228,47 +227,46 @@ int run(SoakFlags& flags) {
 
 }  // namespace
 
-CommandRun declare_soak(CLI::App& app) {
+CommandRun declare_soak(Arguments args) {
   auto flags = std::make_shared<SoakFlags>();
   SoakOptions& options = flags->options;
   options.seed = entropy_seed();
-  app.add_option("--duration", flags->duration, "How long: 30s, 5m, 2h, 3d")->capture_default_str();
-  app.add_option("--clients", options.clients, "Requests under way at one time")
-      ->check(CLI::Range(uint64_t{1}, uint64_t{256}))
-      ->capture_default_str();
-  app.add_option("--rate", options.requests_per_second,
-                 "Requests a second, of all clients together; 0: as fast as it goes")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  app.add_option("--keys", options.keys_each, "Ids of each client")
-      ->check(CLI::Range(uint64_t{16}, kLoadIdsMax))
-      ->capture_default_str();
-  app.add_option("--batch", options.batch_max, "Most ids in a batch")
-      ->check(CLI::Range(uint64_t{2}, uint64_t{256}))
-      ->capture_default_str();
-  app.add_option("--dimension", options.dimension, "Of the vectors")
-      ->check(CLI::Range(kLoadDimensionMin, 4096U))
-      ->capture_default_str();
-  app.add_option("--collection", options.collection, "Made for the run, and dropped at its end")
-      ->capture_default_str();
-  app.add_option("--seed", options.seed, "Repeats the choices of a run, not its timing");
-  app.add_option("--kill-every", flags->kill_every, "SIGKILL the server so often: 30s, 5m")
-      ->group("Own server");
-  app.add_option("--dir", options.dir,
-                 "Where its data and log go, and stay; a temporary directory otherwise")
-      ->group("Own server");
-  app.add_flag("--keep", flags->keep, "Keep the data, or the collection, after a good run, too");
-  app.add_option("--max-error-rate", flags->error_rate_max,
-                 "Share of requests that may fail or be refused, outside kills")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str()
-      ->group("Report");
-  app.add_option("--report", flags->report_path, "Write the report here, as JSON")->group("Report");
-  app.add_flag("--json", flags->json, "Print the report as JSON")->group("Report");
-  app.add_flag("--quiet", flags->quiet, "No progress")->group("Report");
-  flags->server.declare(app);
-  flags->url_given = app.get_option("--url");
-  app.footer(kExamples);
+  args.option("--duration", flags->duration, "How long: 30s, 5m, 2h, 3d").show_default();
+  args.option("--clients", options.clients, "Requests under way at one time")
+      .between(uint64_t{1}, uint64_t{256})
+      .show_default();
+  args.option("--rate", options.requests_per_second,
+              "Requests a second, of all clients together; 0: as fast as it goes")
+      .not_negative()
+      .show_default();
+  args.option("--keys", options.keys_each, "Ids of each client")
+      .between(uint64_t{16}, kLoadIdsMax)
+      .show_default();
+  args.option("--batch", options.batch_max, "Most ids in a batch")
+      .between(uint64_t{2}, uint64_t{256})
+      .show_default();
+  args.option("--dimension", options.dimension, "Of the vectors")
+      .between(kLoadDimensionMin, 4096U)
+      .show_default();
+  args.option("--collection", options.collection, "Made for the run, and dropped at its end")
+      .show_default();
+  args.option("--seed", options.seed, "Repeats the choices of a run, not its timing");
+  args.option("--kill-every", flags->kill_every, "SIGKILL the server so often: 30s, 5m")
+      .group("Own server");
+  args.option("--dir", options.dir,
+              "Where its data and log go, and stay; a temporary directory otherwise")
+      .group("Own server");
+  args.flag("--keep", flags->keep, "Keep the data, or the collection, after a good run, too");
+  args.option("--max-error-rate", flags->error_rate_max,
+              "Share of requests that may fail or be refused, outside kills")
+      .between(0.0, 1.0)
+      .show_default()
+      .group("Report");
+  args.option("--report", flags->report_path, "Write the report here, as JSON").group("Report");
+  args.flag("--json", flags->json, "Print the report as JSON").group("Report");
+  args.flag("--quiet", flags->quiet, "No progress").group("Report");
+  flags->server.declare(args);
+  args.footer(kExamples);
   return [flags] {
     flags->options.keep_collection = flags->keep;
     return run(*flags);

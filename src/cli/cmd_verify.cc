@@ -84,12 +84,12 @@ int run(const VerifyFlags& flags) {
 
 }  // namespace
 
-CommandRun declare_verify(CLI::App& app) {
+CommandRun declare_verify(Arguments args) {
   auto flags = std::make_shared<VerifyFlags>();
-  app.add_option("DIR", flags->dir, "Data directory of a stopped server")->required();
-  app.add_flag("--json", flags->json, "The whole report as one JSON object");
-  app.add_flag("--quiet", flags->quiet, "No progress");
-  app.footer(kExamples);
+  args.option("DIR", flags->dir, "Data directory of a stopped server").required();
+  args.flag("--json", flags->json, "The whole report as one JSON object");
+  args.flag("--quiet", flags->quiet, "No progress");
+  args.footer(kExamples);
   return [flags] { return run(*flags); };
 }
 

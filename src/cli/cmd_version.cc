@@ -23,9 +23,9 @@ constexpr const char* kBuild = "debug";
 
 }  // namespace
 
-CommandRun declare_version(CLI::App& app) {
+CommandRun declare_version(Arguments args) {
   auto json = std::make_shared<bool>(false);
-  app.add_flag("--json", *json, "One JSON object");
+  args.flag("--json", *json, "One JSON object");
   return [json] {
     const char* form =
         *json ? "{{\"version\":\"{}\",\"build\":\"{}\",\"compiler\":\"{}\",\"simd\":\"{}\"}}\n"

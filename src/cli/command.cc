@@ -78,27 +78,27 @@ void wait_for_stop_signal() {
   }
 }
 
-void ServerFlags::declare(CLI::App& app) {
-  app.add_option("--url", url, "Server, http://host:port")
-      ->envname("AIONBD_URL")
-      ->capture_default_str()
-      ->group("Server");
-  app.add_option("--api-key", api_key, "Key sent as x-api-key (better from the environment)")
-      ->envname("AIONBD_API_KEY")
-      ->group("Server");
-  app.add_option("--bearer-token", bearer_token,
-                 "Token sent as Authorization: Bearer (better from the environment)")
-      ->envname("AIONBD_BEARER_TOKEN")
-      ->group("Server");
-  app.add_option("--timeout-ms", timeout_ms, "Longest wait for one answer")
-      ->check(CLI::Range(1U, 3600000U))
-      ->capture_default_str()
-      ->group("Server");
-  app.add_option("--retry-seconds", retry_seconds,
-                 "How long a request is repeated while the server is busy or away")
-      ->check(CLI::Range(0U, 86400U))
-      ->capture_default_str()
-      ->group("Server");
+void ServerFlags::declare(Arguments args) {
+  url_argument = args.option("--url", url, "Server, http://host:port")
+                     .variable("AIONBD_URL")
+                     .show_default()
+                     .group("Server");
+  args.option("--api-key", api_key, "Key sent as x-api-key (better from the environment)")
+      .variable("AIONBD_API_KEY")
+      .group("Server");
+  args.option("--bearer-token", bearer_token,
+              "Token sent as Authorization: Bearer (better from the environment)")
+      .variable("AIONBD_BEARER_TOKEN")
+      .group("Server");
+  args.option("--timeout-ms", timeout_ms, "Longest wait for one answer")
+      .between(1U, 3600000U)
+      .show_default()
+      .group("Server");
+  args.option("--retry-seconds", retry_seconds,
+              "How long a request is repeated while the server is busy or away")
+      .between(0U, 86400U)
+      .show_default()
+      .group("Server");
 }
 
 Result<ClientOptions> ServerFlags::client_options() const {

@@ -2,13 +2,13 @@
 // stopped, and the flags of those that talk to a server.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <atomic>
 #include <functional>
 #include <string>
 #include <string_view>
 
 #include "aionbd/status.h"
+#include "cli/arguments.h"
 #include "cli/client.h"
 
 namespace aionbd {
@@ -30,21 +30,21 @@ int exit_with(std::string_view command, const Status& status);
 
 /// Runs a command whose arguments are parsed; returns its exit code.
 using CommandRun = std::function<int()>;
-/// Declares a command's arguments on its own CLI::App.
-using CommandDeclare = CommandRun (*)(CLI::App& app);
+/// Declares what a command takes.
+using CommandDeclare = CommandRun (*)(Arguments args);
 
-CommandRun declare_serve(CLI::App& app);
-CommandRun declare_healthcheck(CLI::App& app);
-CommandRun declare_import(CLI::App& app);
-CommandRun declare_export(CLI::App& app);
-CommandRun declare_bench(CLI::App& app);
-CommandRun declare_inspect(CLI::App& app);
-CommandRun declare_verify(CLI::App& app);
-CommandRun declare_repair(CLI::App& app);
-CommandRun declare_backup(CLI::App& app);
-CommandRun declare_restore(CLI::App& app);
-CommandRun declare_soak(CLI::App& app);
-CommandRun declare_version(CLI::App& app);
+CommandRun declare_serve(Arguments args);
+CommandRun declare_healthcheck(Arguments args);
+CommandRun declare_import(Arguments args);
+CommandRun declare_export(Arguments args);
+CommandRun declare_bench(Arguments args);
+CommandRun declare_inspect(Arguments args);
+CommandRun declare_verify(Arguments args);
+CommandRun declare_repair(Arguments args);
+CommandRun declare_backup(Arguments args);
+CommandRun declare_restore(Arguments args);
+CommandRun declare_soak(Arguments args);
+CommandRun declare_version(Arguments args);
 
 /// True once SIGTERM, SIGINT or SIGHUP came. The first call installs the handlers; a second signal
 /// ends the process at once with 128 + its number.
@@ -59,8 +59,9 @@ struct ServerFlags {
   std::string api_key, bearer_token;
   uint32_t timeout_ms = 60000;
   uint32_t retry_seconds = 60;
+  Argument url_argument;
 
-  void declare(CLI::App& app);
+  void declare(Arguments args);
   /// Errors: invalid_argument.
   Result<ClientOptions> client_options() const;
 };

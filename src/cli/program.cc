@@ -68,35 +68,26 @@ int unknown_command(std::string_view word) {
 }
 
 int parse_and_run(std::vector<std::string> arguments) {
-  CLI::App app("AIONBD, a vector database for one machine", "aionbd");
-  app.footer(kExamples);
-  app.set_version_flag("--version", std::string(version()));
-  app.get_formatter()->label("SUBCOMMAND", "COMMAND");
-  app.get_formatter()->label("Subcommands", "Commands");
+  CommandLine line("aionbd", "AIONBD, a vector database for one machine");
+  line.arguments().footer(kExamples);
+  line.arguments().version("--version", std::string(version()));
+  std::vector<Arguments> commands;
   std::vector<CommandRun> runs;
-  std::vector<CLI::App*> apps;
   for (const Command& command : kCommands) {
-    CLI::App* sub = app.add_subcommand(command.name, command.help);
-    sub->option_defaults()->always_capture_default(false);
-    apps.push_back(sub);
-    runs.push_back(command.declare(*sub));
+    commands.push_back(line.arguments().command(command.name, command.help));
+    runs.push_back(command.declare(commands.back()));
   }
   if (arguments.empty()) {
-    fmt::print("{}", app.help());
+    fmt::print("{}", line.help());
     return kExitUsage;
   }
   const std::string first = arguments.front();
   const bool known = std::any_of(std::begin(kCommands), std::end(kCommands),
                                  [&first](const Command& c) { return first == c.name; });
   if (!known && !first.starts_with('-')) return unknown_command(first);
-  std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
-  try {
-    app.parse(arguments);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kExitOk : kExitUsage;
-  }
-  for (size_t i = 0; i < apps.size(); ++i) {
-    if (apps[i]->parsed()) return runs[i]();
+  if (const auto code = line.parse(std::move(arguments))) return *code;
+  for (size_t i = 0; i < commands.size(); ++i) {
+    if (commands[i].named()) return runs[i]();
   }
   fmt::print(stderr, "aionbd: no command given; run aionbd --help for the list.\n");
   return kExitUsage;

@@ -10,7 +10,6 @@
 #include <simdjson.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <atomic>
 #include <chrono>
 #include <filesystem>
@@ -21,6 +20,7 @@
 
 #include "base/check.h"
 #include "base/rng.h"
+#include "cli/arguments.h"
 #include "cli/client.h"
 #include "cli/load_client.h"
 #include "cli/server_process.h"
@@ -366,20 +366,20 @@ int run(const Flags& flags) {
 int main(int argc, char** argv) {
   aionbd::Flags flags;
   flags.seed = aionbd::entropy_seed();
-  CLI::App app("Kills the server in a loop and checks that nothing acknowledged is lost");
-  app.add_option("BINARY", flags.binary, "The aionbd program")
-      ->required()
-      ->check(CLI::ExistingFile);
-  app.add_option("--kills", flags.kills, "How often")->capture_default_str();
-  app.add_option("--writers", flags.writers, "Threads that write")
-      ->check(CLI::Range(1, 256))
-      ->capture_default_str();
-  app.add_option("--seed", flags.seed, "Repeats the choices of a run, not its timing");
-  app.add_option("--alive-ms", flags.alive_ms_max, "Longest time between start and kill")
-      ->check(CLI::Range(1, 600000))
-      ->capture_default_str();
-  app.add_flag("--keep", flags.keep, "Keep the data directory");
-  CLI11_PARSE(app, argc, argv);
+  aionbd::CommandLine line(
+      "kill_loop", "Kills the server in a loop and checks that nothing acknowledged is lost");
+  aionbd::Arguments args = line.arguments();
+  args.option("BINARY", flags.binary, "The aionbd program").required().existing_file();
+  args.option("--kills", flags.kills, "How often").show_default();
+  args.option("--writers", flags.writers, "Threads that write")
+      .between(uint64_t{1}, uint64_t{256})
+      .show_default();
+  args.option("--seed", flags.seed, "Repeats the choices of a run, not its timing");
+  args.option("--alive-ms", flags.alive_ms_max, "Longest time between start and kill")
+      .between(1U, 600000U)
+      .show_default();
+  args.flag("--keep", flags.keep, "Keep the data directory");
+  if (const auto code = line.parse({argv + 1, argv + argc})) return *code;
   signal(SIGPIPE, SIG_IGN);
   return aionbd::run(flags);
 }
