@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <system_error>
 
 #include "base/check.h"
 #include "base/thread_priority.h"
@@ -209,25 +210,42 @@ Auditor::~Auditor() {
 }
 
 void Auditor::start() {
-  thread_ = std::thread([this] { run(); });
+  MutexLock lock(wake_mutex_);
+  started_ = true;
 }
 
 void Auditor::wake() {
   {
     MutexLock lock(wake_mutex_);
     if (due_) return;
+    if (started_ && !thread_.joinable() && !start_thread()) return;
     due_ = true;
   }
   wake_.notify_all();
 }
 
+bool Auditor::start_thread() {
+  if (stopping_.load()) return false;
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error& refused) {
+    // The caller is a search, which is done: the next one tries again.
+    context_->logger.warning(std::string("engine: no thread to audit recall why=") +
+                             refused.what());
+    return false;
+  }
+  return true;
+}
+
 void Auditor::stop() {
+  std::thread thread;
   {
     MutexLock lock(wake_mutex_);
     stopping_.store(true);
+    thread.swap(thread_);
   }
   wake_.notify_all();
-  if (thread_.joinable()) thread_.join();
+  if (thread.joinable()) thread.join();
 }
 
 bool Auditor::wait_for_work() {

@@ -108,6 +108,8 @@ class Auditor {
     uint64_t taken = 0;  // queries taken by then
   };
 
+  /// False when there is none to be had.
+  bool start_thread() REQUIRES(wake_mutex_);
   void run();
   bool wait_for_work();
   /// Returns when no search has ended for a while, or it took too long to see that.
@@ -140,7 +142,8 @@ class Auditor {
   Mutex wake_mutex_;
   CondVar wake_;
   bool due_ GUARDED_BY(wake_mutex_) = false;
-  std::thread thread_;
+  bool started_ GUARDED_BY(wake_mutex_) = false;
+  std::thread thread_ GUARDED_BY(wake_mutex_);  // from the first query that is kept
 };
 
 }  // namespace aionbd

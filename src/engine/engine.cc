@@ -500,6 +500,7 @@ Result<std::unique_ptr<Database>> open_database(DatabaseOptions options,
   auto engine = std::make_unique<Engine>(context, *environment.memory);
   RETURN_IF_ERROR(engine->recover());
   context->segments_changed();
+  if (context->options.index_warmup_on_boot) context->index_wanted();
   return std::unique_ptr<Database>(std::move(engine));
 }
 

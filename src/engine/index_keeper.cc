@@ -1,6 +1,7 @@
 #include "engine/index_keeper.h"
 
 #include <algorithm>
+#include <system_error>
 
 #include "engine/index_build.h"
 
@@ -57,34 +58,59 @@ IndexKeeper::IndexKeeper(std::shared_ptr<EngineContext> context,
     : context_(std::move(context)),
       collections_(std::move(collections)),
       maintenance_(maintenance),
-      pinning_(pinning) {
-  if (context_->options.index_warmup_on_boot) due_ = true;
-  // A budget has room for one build. Two, even on one core, so that small ones need not wait for a
-  // large one; more than cores gain nothing.
-  const size_t most =
-      context_->budget.limit() != 0 ? 1 : std::max<size_t>(2, context_->pool->helpers_count() + 1);
-  threads_.resize(std::clamp<size_t>(context_->options.index_builds_max, 1, most));
-  for (std::thread& thread : threads_) thread = std::thread([this] { run(); });
-}
+      pinning_(pinning) {}
 
 IndexKeeper::~IndexKeeper() {
   stop();
 }
 
 void IndexKeeper::wake() {
+  if (!started_.load(std::memory_order_acquire) && !any_worth_indexing()) return;
   {
     MutexLock lock(wake_mutex_);
     due_ = true;
+    if (!started_.load(std::memory_order_relaxed) && !stopping_.load()) start_threads();
   }
   wake_.notify_all();
 }
 
-void IndexKeeper::stop() {
-  stopping_.store(true);
-  wake();
-  for (std::thread& thread : threads_) {
-    if (thread.joinable()) thread.join();
+bool IndexKeeper::any_worth_indexing() const {
+  const Collections all = collections_();
+  return std::any_of(all.begin(), all.end(), [](const auto& collection) {
+    const Result<std::shared_ptr<const View>> view = collection->current_view();
+    if (!view) return false;  // damaged or dropped
+    uint64_t rows = 0;
+    for (const SegmentView& part : (*view)->segments) rows += part.rows;
+    return rows >= kIndexRowsAsked;
+  });
+}
+
+void IndexKeeper::start_threads() {
+  // A budget has room for one build. Two, even on one core, so that small ones need not wait for a
+  // large one; more than cores gain nothing.
+  const size_t most =
+      context_->budget.limit() != 0 ? 1 : std::max<size_t>(2, context_->pool->helpers_count() + 1);
+  const size_t wanted = std::clamp<size_t>(context_->options.index_builds_max, 1, most);
+  try {
+    while (threads_.size() < wanted) threads_.emplace_back([this] { run(); });
+  } catch (const std::system_error& refused) {
+    // The caller is a search or a checkpoint, which are done: whoever wakes next tries again.
+    context_->logger.warning(std::string("engine: no thread to build indexes why=") +
+                             refused.what());
+    return;
   }
+  started_.store(true, std::memory_order_release);
+}
+
+void IndexKeeper::stop() {
+  std::vector<std::thread> threads;
+  {
+    MutexLock lock(wake_mutex_);
+    stopping_.store(true);
+    threads.swap(threads_);
+  }
+  wake_.notify_all();
+  for (std::thread& thread : threads) thread.join();
 }
 
 bool IndexKeeper::wait_for_work() {

@@ -28,6 +28,7 @@
 // A damaged index file is dropped and built again; the rows themselves are in the segment.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -59,15 +60,15 @@ class IndexKeeper {
               Maintenance& maintenance, Pinning& pinning);
   ~IndexKeeper();
 
-  /// Something may be due.
-  void wake();
+  /// Something may be due. Starts the threads when there is anything to index for the first time.
+  void wake() EXCLUDES(wake_mutex_);
   /// Seals what is open, merges all segments of a collection into one, or into as few as can be
   /// indexed within the memory budget, and builds what indexes are missing, on the caller's thread.
   /// Waits for builds in progress.
   Status optimize(StoredCollection& collection) EXCLUDES(work_mutex_);
   /// Gives up the builds in progress and begins no other; returns when the threads have ended. By
   /// the owner only.
-  void stop();
+  void stop() EXCLUDES(wake_mutex_);
 
  private:
   enum class Task { kIndex, kFields, kMerge };
@@ -95,6 +96,9 @@ class IndexKeeper {
     uint64_t worth;     // rows without an index that make a build due
   };
 
+  /// Whether any collection has as many rows as the smallest index.
+  bool any_worth_indexing() const;
+  void start_threads() REQUIRES(wake_mutex_);
   void run();
   bool wait_for_work();
   /// One step for one collection: true when something was done and more may be left.
@@ -156,7 +160,8 @@ class IndexKeeper {
   CondVar wake_;
   bool due_ GUARDED_BY(wake_mutex_) = false;
   MonotonicTime rest_until_ GUARDED_BY(wake_mutex_) = MonotonicTime();
-  std::vector<std::thread> threads_;
+  std::vector<std::thread> threads_ GUARDED_BY(wake_mutex_);
+  std::atomic<bool> started_{false};  // all threads
 };
 
 }  // namespace aionbd

@@ -140,6 +140,18 @@ TEST_F(StoreRepairTest, RecordsBehindADamagedPlaceSurvive) {
   EXPECT_EQ(most, truth().at("late").size()) << "a damaged header loses no record";
 }
 
+TEST_F(StoreRepairTest, DamagedPaddingIsNoLossAndNoLoop) {
+  const std::string name = names(".log").back();
+  const std::string whole = read(file(name));
+  // Behind the first frame's payload: no checksum covers it.
+  const auto first = read_as<FrameHeader>(as_bytes_of(whole).subspan(sizeof(LogHeader)));
+  ASSERT_NE(first.payload_bytes % kFrameAlignment, 0U);
+  flip(file(name), sizeof(LogHeader) + sizeof(FrameHeader) + first.payload_bytes);
+  const RepairReport report = repair();
+  EXPECT_FALSE(report.complete());
+  EXPECT_EQ(content_of(out_), truth());
+}
+
 TEST_F(StoreRepairTest, TornTailIsNoLoss) {
   const std::string name = names(".log").back();
   write(file(name), read(file(name)) + std::string(100, 'j'));

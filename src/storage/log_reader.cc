@@ -22,6 +22,18 @@ bool known_type(FrameType type) {
   return type == FrameType::kRecord || type == FrameType::kSeal || type == FrameType::kEpoch;
 }
 
+/// What is wrong with a frame of which `left` bytes of the file are left, whatever came before it.
+std::string_view misshapen(const FrameHeader& header, uint64_t left) {
+  if (!known_type(header.type)) return "frame type is unknown";
+  if (header.payload_bytes > kRecordBytesMax || frame_bytes(header.payload_bytes) > left) {
+    return "frame is longer than the file";
+  }
+  if (header.type != FrameType::kRecord && header.payload_bytes != 0) {
+    return "frame has a payload it may not have";
+  }
+  return "";
+}
+
 bool all_zero(Bytes bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
 }
@@ -127,12 +139,8 @@ Result<std::optional<Frame>> LogReader::next() {
   if (header.checksum != checksum_of(header, header_seed(offset_))) {  // rule 2
     return invalid("frame header checksum differs");
   }
+  if (const auto why = misshapen(header, left); !why.empty()) return invalid(why);  // rule 3
   const bool record = header.type == FrameType::kRecord;
-  if (!known_type(header.type)) return invalid("frame type is unknown");  // rule 3
-  if (header.payload_bytes > kRecordBytesMax || frame_bytes(header.payload_bytes) > left) {
-    return invalid("frame is longer than the file");
-  }
-  if (!record && header.payload_bytes != 0) return invalid("frame has a payload it may not have");
   if (header.lsn != last_lsn_ + (record ? 1 : 0))
     return invalid("frame is out of order");                                              // rule 4
   if (header.durable_lsn > last_lsn_) return invalid("frame claims the future durable");  // rule 5
@@ -145,7 +153,8 @@ Result<std::optional<Frame>> LogReader::next() {
   if (header.payload_checksum != checksum(payload, seed)) {  // rule 7
     return invalid("frame payload checksum differs");
   }
-  if (!all_zero(whole.subspan(sizeof(FrameHeader) + header.payload_bytes))) {
+  if (offset_ != salvaged_offset_ &&
+      !all_zero(whole.subspan(sizeof(FrameHeader) + header.payload_bytes))) {
     return invalid("frame padding is not zero");
   }
   offset_ += whole.size();
@@ -180,16 +189,15 @@ Result<bool> LogReader::skip_damage() {
     const auto header = read_as<FrameHeader>(bytes);
     // The cheap tests first, as in find_proof.
     const bool record = header.type == FrameType::kRecord;
-    if (!known_type(header.type) || header.lsn < last_lsn_ + (record ? 1 : 0)) continue;
+    if (!misshapen(header, left).empty() || header.lsn < last_lsn_ + (record ? 1 : 0)) continue;
+    if (header.durable_lsn > header.lsn - (record ? 1 : 0)) continue;
     if (epoch_count(header.epoch) < epoch_count(epoch_)) continue;
-    if (header.payload_bytes > kRecordBytesMax || frame_bytes(header.payload_bytes) > left)
-      continue;
     if (header.checksum != checksum_of(header, header_seed(at))) continue;
     ASSIGN_OR_RETURN(const Bytes whole, window_.at(at, frame_bytes(header.payload_bytes)));
     const Bytes payload = whole.subspan(sizeof(FrameHeader), header.payload_bytes);
     const uint64_t seed = checksum_seed(store_id_, header.payload_bytes, kSeedPayload);
     if (header.payload_checksum != checksum(payload, seed)) continue;
-    offset_ = at;
+    offset_ = salvaged_offset_ = at;
     last_lsn_ = header.lsn - (record ? 1 : 0);
     epoch_ = header.epoch;
     ended_ = false;

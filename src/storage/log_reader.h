@@ -79,8 +79,9 @@ class LogReader {
   Result<std::optional<uint64_t>> find_proof(Lsn lsn);
 
   /// For salvage: after `next` met damage, finds the next whole frame that can follow (a later
-  /// number, no older epoch, every checksum right) and makes the next `next` give it. False: there
-  /// is none. Recovery never does this: it would step over a hole.
+  /// number, no older epoch, every checksum right; its padding may be damaged, no checksum covers
+  /// that) and makes the next `next` give it. False: there is none. Recovery never does this: it
+  /// would step over a hole.
   Result<bool> skip_damage();
 
  private:
@@ -95,6 +96,7 @@ class LogReader {
   Lsn first_lsn_;
   uint64_t epoch_;
   uint64_t offset_;
+  uint64_t salvaged_offset_ = 0;  // of the frame that skip_damage found last
   Lsn last_lsn_;
   Lsn durable_lsn_;
   bool ended_ = false;

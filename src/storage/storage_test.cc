@@ -156,6 +156,32 @@ TEST_F(StorageTest, UnpublishedSegmentIsRemovedWhenNobodyHoldsIt) {
   EXPECT_FALSE(storage->publish("c", {}, 99).ok()) << "beyond the log";
 }
 
+TEST_F(StorageTest, SegmentIdsAreUsedOnce) {
+  auto storage = open();
+  const auto fresh = write_segment(*storage, 1, "first");
+  EXPECT_EQ(storage->new_segment(1).status().code(), Code::kAlreadyExists);
+  EXPECT_EQ(storage->open_segment(1).value(), fresh) << "before it is published";
+  ASSERT_TRUE(storage->publish("c", {1}, 0).ok());
+  EXPECT_EQ(storage->new_segment(1).status().code(), Code::kAlreadyExists);
+}
+
+TEST_F(StorageTest, ManyForeignFilesAreToldInFewLines) {
+  write(*open(), "one");
+  constexpr size_t kForeign = 100;
+  for (size_t i = 0; i < kForeign; ++i) {
+    ASSERT_TRUE(
+        posix_file_system().create(dir_.path() + "/store/notes-" + std::to_string(i)).has_value());
+  }
+  std::vector<std::string> warnings;
+  auto with_log = options();
+  with_log.logger = Logger([&](LogLevel, std::string_view line) { warnings.emplace_back(line); });
+  auto storage = Storage::open(with_log).value();
+  ASSERT_FALSE(warnings.empty());
+  EXPECT_LT(warnings.size(), kForeign / 2);
+  EXPECT_NE(warnings.back().find("more foreign files count="), std::string::npos)
+      << warnings.back();
+}
+
 TEST_F(StorageTest, MissingManifestWithDataIsCorruption) {
   write(*open(), "one");
   std::filesystem::remove(dir_.path() + "/store/MANIFEST");

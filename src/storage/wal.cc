@@ -137,6 +137,7 @@ Status Wal::take_over(const LogScan& scan) {
     bytes += static_cast<int64_t>(scan.files[i].bytes);
   metrics.wal_size_bytes.set(bytes);
   metrics.wal_tail_open.set(1);
+  taken_over_ = true;
   return Status();
 }
 
@@ -154,7 +155,7 @@ Wal::~Wal() {
   }
   if (timer_.joinable()) timer_.join();
   MutexLock lock(mutex_);
-  if (!file_ || !health_.ok()) return;
+  if (!taken_over_ || !health_.ok()) return;
   write_until(last_lsn_);
   if (!policy_ever_syncs() || !health_.ok()) return;
   if (synced_lsn_ < written_lsn_) sync_written();

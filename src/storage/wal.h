@@ -139,6 +139,8 @@ class Wal {
 
   // The owner's alone; not guarded by the mutex.
   std::unique_ptr<WritableFile> file_;
+  /// False until the log was opened in full: what failed halfway (a sync, an epoch) is not sealed.
+  bool taken_over_ = false;
   std::string path_;
   uint64_t file_end_ = 0;  // end of the last whole frame
   Lsn file_first_lsn_ = 0;

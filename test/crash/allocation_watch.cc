@@ -9,11 +9,13 @@
 
 namespace {
 
-std::atomic<int64_t> held{0};
+std::atomic<bool> watching{false};
+std::atomic<int64_t> held{0};  // what was taken, less what was given back, since the watch began
 std::atomic<int64_t> peak{0};
 
 void* counted(void* memory) {
   if (memory == nullptr) std::abort();  // nothing here is large enough to fail
+  if (!watching.load(std::memory_order_relaxed)) return memory;
   const auto bytes = static_cast<int64_t>(malloc_usable_size(memory));
   const int64_t now = held.fetch_add(bytes, std::memory_order_relaxed) + bytes;
   int64_t seen = peak.load(std::memory_order_relaxed);
@@ -23,7 +25,9 @@ void* counted(void* memory) {
 }
 
 void release(void* memory) noexcept {
-  held.fetch_sub(static_cast<int64_t>(malloc_usable_size(memory)), std::memory_order_relaxed);
+  if (watching.load(std::memory_order_relaxed)) {
+    held.fetch_sub(static_cast<int64_t>(malloc_usable_size(memory)), std::memory_order_relaxed);
+  }
   std::free(memory);
 }
 
@@ -83,12 +87,18 @@ void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept {
 
 namespace aionbd {
 
-AllocationWatch::AllocationWatch() : before_(held.load()) {
-  peak.store(before_);
+AllocationWatch::AllocationWatch() {
+  held.store(0);
+  peak.store(0);
+  watching.store(true);
+}
+
+AllocationWatch::~AllocationWatch() {
+  watching.store(false);
 }
 
 uint64_t AllocationWatch::peak_bytes() const {
-  return static_cast<uint64_t>(std::max<int64_t>(peak.load() - before_, 0));
+  return static_cast<uint64_t>(std::max<int64_t>(peak.load(), 0));
 }
 
 }  // namespace aionbd

@@ -6,15 +6,16 @@
 
 namespace aionbd {
 
-/// From its construction on, over all threads. Thread safety: one at a time.
+/// While it lives, over all threads. Thread safety: one at a time.
 class AllocationWatch {
  public:
   AllocationWatch();
+  ~AllocationWatch();
+  AllocationWatch(const AllocationWatch&) = delete;
+  AllocationWatch& operator=(const AllocationWatch&) = delete;
+
   /// Most bytes held at one time, beyond those held when it began.
   uint64_t peak_bytes() const;
-
- private:
-  int64_t before_ = 0;
 };
 
 }  // namespace aionbd

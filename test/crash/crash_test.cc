@@ -80,7 +80,7 @@ class CrashHistory {
 
 TEST(CrashTest, EveryImageOfAPowerCutIsAStateThePromisesAllow) {
   const uint64_t wanted =
-      number_from_environment("AIONBD_CRASH_IMAGES", kSlowness == 1 ? 25000 : 2500);
+      number_from_environment("AIONBD_CRASH_IMAGES", kSlowness == 1 ? 100000 : 2500);
   uint64_t seed = number_from_environment("AIONBD_CRASH_SEED", 1);
   uint64_t images = 0;
   while (images < wanted) {
