@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -20,6 +21,10 @@ struct CollectionInfo {
   uint64_t points_count = 0;
 };
 
+/// What an answer takes of the database's memory budget, given back when the last copy of the
+/// answer is gone. Null without a budget.
+using AnswerMemory = std::shared_ptr<void>;
+
 struct UpsertResult {
   uint64_t created = 0;
   uint64_t updated = 0;
@@ -36,6 +41,7 @@ struct GetOptions {
 struct GetResult {
   std::vector<Point> points;     // in the order asked, found ones only
   std::vector<PointId> missing;  // in the order asked
+  AnswerMemory memory;
 };
 
 /// A page of points in ascending id order.
@@ -53,6 +59,7 @@ struct ListPage {
   std::vector<Point> points;
   uint64_t total = 0;  // live points of the collection (unfiltered)
   bool more = false;   // points remain after the last of this page
+  AnswerMemory memory;
 };
 
 enum class SearchMode : uint8_t { kExact, kIvf, kGraph, kAuto };
@@ -99,6 +106,7 @@ struct SearchResult {
   std::vector<SegmentPlan> plan;         // with `explain`
   uint64_t scan_us = 0;                  // with `explain`: finding the rows, filter included
   uint64_t fetch_us = 0;  // with `explain`: reading ids, payloads and values of the hits
+  AnswerMemory memory;    // of a batch: the first result has it for all
 };
 
 /// Many queries that share everything but the vector.
@@ -166,8 +174,9 @@ struct CollectionStats {
 /// writer. A write returns when it is as durable as the database's `Durability` promises, and is
 /// visible to every call that begins after that.
 ///
-/// Errors of every call: not_found once the collection was dropped; unavailable after a failed sync
-/// (writes) or at shutdown; corruption when stored bytes it needs are damaged.
+/// Errors of every call: resource_exhausted when memory, or the memory budget, does not suffice for
+/// the work or the answer; not_found once the collection was dropped; unavailable after a failed
+/// sync (writes) or at shutdown; corruption when stored bytes it needs are damaged.
 class Collection {
  public:
   virtual ~Collection() = default;

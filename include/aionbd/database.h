@@ -58,6 +58,13 @@ class Database {
   virtual Result<BackupReport> backup(const std::string& to, int level = kBackupLevelDefault,
                                       const StoreProgress& progress = {}) = 0;
 
+  /// Counts `bytes` that the caller holds for its requests and answers against the memory budget,
+  /// until the last copy of the result is gone. Errors: resource_exhausted.
+  virtual Result<AnswerMemory> hold_memory(uint64_t bytes) {
+    static_cast<void>(bytes);
+    return AnswerMemory();
+  }
+
   virtual Health health() const = 0;
   /// Every engine metric, in table order.
   virtual std::vector<MetricSample> metrics() const = 0;

@@ -44,6 +44,10 @@ struct DatabaseOptions {
   /// beyond that is read from its files when needed. 0 = unlimited: all is read in place. A write
   /// that would pass it is refused with resource_exhausted, and has room made for its repetition.
   uint64_t memory_budget_bytes = 0;
+  /// Disk space set aside, so that deletes, checkpoints and compaction go on when the disk is full
+  /// (upserts are refused with storage_full until there is space again). A checkpoint is due when
+  /// the log has half as many bytes, so that it fits. 0 = none.
+  uint64_t disk_reserve_bytes = uint64_t{64} << 20;
 
   // ---- Performance ----
   /// Records that may share one sync. More raises throughput of concurrent small writes.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 
 namespace aionbd {
 
@@ -13,6 +14,7 @@ struct ThreadPool::Job {
   Mutex mutex;
   CondVar finished;
   size_t done GUARDED_BY(mutex) = 0;
+  std::exception_ptr failure GUARDED_BY(mutex);  // the first one
 };
 
 ThreadPool::ThreadPool(size_t threads) {
@@ -34,7 +36,13 @@ void ThreadPool::work_on(Job& job) {
   for (;;) {
     const size_t i = job.next.fetch_add(1, std::memory_order_relaxed);
     if (i >= job.count) break;
-    (*job.body)(i);
+    try {
+      (*job.body)(i);
+    } catch (...) {
+      // It belongs to the caller, whose frame must stay until all helpers are done.
+      MutexLock lock(job.mutex);
+      if (!job.failure) job.failure = std::current_exception();
+    }
     ++done;
   }
   if (done == 0) return;
@@ -65,6 +73,7 @@ void ThreadPool::for_each(size_t count, const std::function<void(size_t)>& body)
   }
   MutexLock lock(job->mutex);
   while (job->done < count) job->finished.wait(job->mutex);
+  if (job->failure) std::rethrow_exception(job->failure);
 }
 
 void ThreadPool::run() {

@@ -23,7 +23,8 @@ class ThreadPool {
 
   /// Calls body(0) ... body(count - 1), each once, on the caller and on idle helpers; returns when
   /// all are done. The caller always works itself, so a busy pool delays nobody.
-  /// `body` must not throw.
+  /// What `body` throws (memory may run out) reaches the caller when all others are done; the first
+  /// of several does.
   void for_each(size_t count, const std::function<void(size_t)>& body);
 
   size_t helpers_count() const { return threads_.size(); }

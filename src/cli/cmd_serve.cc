@@ -64,6 +64,7 @@ const char* group_of(std::string_view name) {
       {"wal_", "Durability"},
       {"checkpoint_", "Durability"},
       {"async_", "Durability"},
+      {"disk_", "Durability"},
       {"persistence_", "Durability"},
       {"l2_", "Indexes"},
       {"ivf_", "Indexes"},
@@ -155,6 +156,20 @@ void prepare_process(uint64_t memory_budget) {
   umask(077);
 }
 
+/// Descriptors for log, manifest, segments being written, and what a connection needs besides.
+constexpr uint64_t kDescriptorsReserved = 64;
+
+/// As many as wanted, or as the system's limit of open files leaves room for beside the store.
+uint64_t connections_max(uint64_t wanted) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return wanted;
+  limit.rlim_cur = limit.rlim_max;  // the soft limit is there for programs that use select()
+  setrlimit(RLIMIT_NOFILE, &limit);
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return wanted;
+  const uint64_t room = std::max<uint64_t>(limit.rlim_cur, kDescriptorsReserved + 1);
+  return std::min(wanted, room - kDescriptorsReserved);
+}
+
 uint64_t milliseconds_since(std::chrono::steady_clock::time_point start) {
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
                                    std::chrono::steady_clock::now() - start)
@@ -218,9 +233,17 @@ int run(const ServeFlags& flags) {
   if (!loaded.has_value()) return exit_with("serve", loaded.error());
   prepare_process(loaded->settings.memory_budget());
   stop_signal();  // from here on a signal is a request, whatever thread it meets
-  const Settings& settings = loaded->settings;
+  Settings& settings = loaded->settings;
+  const uint64_t connections = connections_max(settings.max_connections);
   const LogSink sink = stderr_log_sink(settings.log_level, settings.log_format == "json");
   for (const std::string& warning : loaded->warnings) Logger(sink).warning("settings: " + warning);
+  if (connections < settings.max_connections) {
+    Logger(sink).warning(fmt::format(
+        "serve: the system's limit of open files allows fewer connections max_connections={} "
+        "used={}",
+        settings.max_connections, connections));
+    settings.max_connections = connections;
+  }
   return run_server(settings, sink);
 }
 

@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "base/check.h"
+#include "base/memory_guard.h"
 #include "base/thread_priority.h"
 
 namespace aionbd {
@@ -279,7 +280,9 @@ void Auditor::run() {
     wait_for_quiet();
     if (stopping_.load()) return;
     const MonotonicTime start = std::chrono::steady_clock::now();
-    if (run_once()) wake();
+    bool more = true;  // after a pause, should memory have run out
+    as_memory_allows([&] { more = run_once(); });
+    if (more) wake();
     const MonotonicTime::duration took = std::chrono::steady_clock::now() - start;
     pause(std::max<MonotonicTime::duration>(kRestMin, kRestShare * took));
   }
@@ -288,7 +291,7 @@ void Auditor::run() {
 // ---- audits -------------------------------------------------------------------------------------
 
 SearchEnvironment Auditor::environment() const {
-  return {clock_, pool_, context_->options.ivf_nprobe_default};
+  return {clock_, pool_, context_->options.ivf_nprobe_default, nullptr, nullptr};
 }
 
 bool Auditor::run_once() {
@@ -315,7 +318,9 @@ bool Auditor::audit_next(const std::shared_ptr<StoredCollection>& collection) {
   const QuerySamples::IndexesNow now = indexes_now(**view);
   const std::shared_ptr<const AuditedQuery> query = collection->samples().next(now);
   if (query == nullptr) return false;
+  const uint64_t failures = context_->storage->map_failures();
   Result<AuditOutcome> outcome = audit(*collection, **view, *query);
+  if (const Status intact = collection->intact(**view, failures); !intact.ok()) outcome = intact;
   if (stopping_.load()) return false;
   if (!outcome) {
     if (outcome.error().code() == Code::kCorruption) {

@@ -8,6 +8,7 @@
 #include "aionbd/options.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/memory_guard.h"
 #include "base/mutex.h"
 #include "base/thread_pool.h"
 #include "engine/budget.h"
@@ -47,6 +48,14 @@ struct EngineContext {
   std::atomic<SegmentId> next_segment{1};
   std::atomic<uint64_t> writes_since_checkpoint{0};
   std::atomic<bool> sealing_wanted{false};  // a write was refused for memory that open rows hold
+
+  /// Bytes of one log file that make a checkpoint due. Sealing what they hold takes at most twice
+  /// as many, so it fits in the disk reserve.
+  int64_t log_bytes_max() const {
+    constexpr uint64_t kWithoutReserve = uint64_t{32} << 20;
+    const uint64_t reserve = options.disk_reserve_bytes;
+    return static_cast<int64_t>(reserve == 0 ? kWithoutReserve : reserve / 2);
+  }
 
   SegmentId new_segment_id() { return next_segment.fetch_add(1, std::memory_order_relaxed); }
 
@@ -90,5 +99,14 @@ class CallScope {
   EngineContext& context_;
   const bool entered_;
 };
+
+/// A door of the database: `call` (a Status or a Result) while it is open, with an error when
+/// memory runs out.
+template <typename Call>
+auto entered(EngineContext& context, Call call) -> decltype(call()) {
+  const CallScope scope(context);
+  RETURN_IF_ERROR(scope.status());
+  return within_memory(call);
+}
 
 }  // namespace aionbd

@@ -5,12 +5,15 @@
 #include <thread>
 
 #include "aionbd/distance.h"
+#include "base/memory_guard.h"
 #include "distance/metric.h"
+#include "engine/answer_account.h"
 #include "engine/auditor.h"
 #include "engine/catalog.h"
 #include "engine/context.h"
 #include "engine/index_keeper.h"
 #include "engine/maintenance.h"
+#include "engine/on_reserve.h"
 #include "engine/pinning.h"
 #include "engine/store_backup.h"
 #include "engine/stored_collection.h"
@@ -60,6 +63,7 @@ class Engine final : public Database {
   Status checkpoint() override;
   Result<BackupReport> backup(const std::string& to, int level,
                               const StoreProgress& progress) override;
+  Result<AnswerMemory> hold_memory(uint64_t bytes) override;
   Health health() const override;
   std::vector<MetricSample> metrics() const override;
 
@@ -81,8 +85,12 @@ class Engine final : public Database {
   /// The one entry of that name: visible, being created or being dropped.
   std::shared_ptr<StoredCollection> find_name(std::string_view name) const REQUIRES(mutex_);
   void forget(const StoredCollection& collection);
+  Result<std::shared_ptr<Collection>> create_entered(std::string_view name,
+                                                     const CollectionOptions& options,
+                                                     Deadline deadline);
+  Status drop_once(std::string_view name, Deadline deadline);
   Status ready_to_write(Deadline deadline) const;
-  Result<Ticket> log(std::string record);
+  Result<Ticket> log(std::string record, RecordEffect effect);
   void count_write();
   Result<BackupReport> copy_cut(const std::string& to, int level, const StoreProgress& progress);
 
@@ -179,12 +187,15 @@ Status Engine::recover() {
   context_->writes_since_checkpoint = replayed;
   maintenance_ = std::make_unique<Maintenance>(
       context_, [this] { return all(); }, context_->storage->replay_after());
-  context_->after_write = [this] { maintenance_->after_write(); };
+  // Notices: what is done for them is done again soon, and they come when a write is done already.
+  context_->after_write = [this] { as_memory_allows([this] { maintenance_->after_write(); }); };
   keeper_ = std::make_unique<IndexKeeper>(
       context_, [this] { return all(); }, *maintenance_, *pinning_);
   context_->index_wanted = [this] { keeper_->wake(); };
-  context_->segments_changed = [this] { pinning_->segments_changed(); };
-  context_->look_at_memory = [this] { pinning_->look(); };
+  context_->segments_changed = [this] {
+    as_memory_allows([this] { pinning_->segments_changed(); });
+  };
+  context_->look_at_memory = [this] { as_memory_allows([this] { pinning_->look(); }); };
   auditor_ = std::make_unique<Auditor>(context_, [this] { return all(); });
   context_->audit_wanted = [this] { auditor_->wake(); };
   if (context_->options.recall_audit) auditor_->start();
@@ -221,10 +232,15 @@ Status Engine::replay(Lsn lsn, Bytes record) {
 Result<std::shared_ptr<Collection>> Engine::create_collection(std::string_view name,
                                                               const CollectionOptions& options,
                                                               Deadline deadline) {
-  const CallScope call(*context_);
-  RETURN_IF_ERROR(call.status());
+  return entered(*context_, [&] { return create_entered(name, options, deadline); });
+}
+
+Result<std::shared_ptr<Collection>> Engine::create_entered(std::string_view name,
+                                                           const CollectionOptions& options,
+                                                           Deadline deadline) {
   RETURN_IF_ERROR(check_collection_name(name));
   RETURN_IF_ERROR(check_collection_options(options, context_->options.dimension_max));
+  RETURN_IF_ERROR(context_->storage->admit_growth());
   std::shared_ptr<StoredCollection> created;
   std::shared_ptr<StoredCollection> existing;
   Ticket ticket;
@@ -233,10 +249,13 @@ Result<std::shared_ptr<Collection>> Engine::create_collection(std::string_view n
     RETURN_IF_ERROR(ready_to_write(deadline));
     existing = find_name(name);
     if (existing == nullptr) {
-      ASSIGN_OR_RETURN(ticket, log(encode_create({std::string(name), options})));
-      created =
-          std::make_shared<StoredCollection>(context_, ticket.lsn, std::string(name), options);
-      created->set_create_ticket(ticket);
+      // What needs memory comes before the record.
+      created = std::make_shared<StoredCollection>(context_, CollectionUid{0}, std::string(name),
+                                                   options);
+      collections_.reserve(collections_.size() + 1);
+      ASSIGN_OR_RETURN(ticket,
+                       log(encode_create({std::string(name), options}), RecordEffect::kAdds));
+      created->set_created(ticket);
       collections_.push_back(created);
     }
   }
@@ -259,8 +278,12 @@ Result<std::shared_ptr<Collection>> Engine::create_collection(std::string_view n
 }
 
 Status Engine::drop_collection(std::string_view name, Deadline deadline) {
-  const CallScope call(*context_);
-  RETURN_IF_ERROR(call.status());
+  return entered(*context_, [&] {
+    return on_reserve(*context_->storage, [&] { return drop_once(name, deadline); });
+  });
+}
+
+Status Engine::drop_once(std::string_view name, Deadline deadline) {
   std::shared_ptr<StoredCollection> dropped;
   std::optional<Ticket> already;
   Ticket ticket;
@@ -273,7 +296,7 @@ Status Engine::drop_collection(std::string_view name, Deadline deadline) {
     }
     already = dropped->drop_ticket();
     if (!already) {
-      ASSIGN_OR_RETURN(ticket, log(encode_drop(dropped->uid())));
+      ASSIGN_OR_RETURN(ticket, log(encode_drop(dropped->uid()), RecordEffect::kFrees));
       dropped->set_drop_ticket(ticket);
     }
   }
@@ -303,9 +326,9 @@ Status Engine::ready_to_write(Deadline deadline) const {
   return {};
 }
 
-Result<Ticket> Engine::log(std::string record) {
+Result<Ticket> Engine::log(std::string record, RecordEffect effect) {
   const uint64_t generation = context_->storage->generation();
-  Result<Ticket> ticket = context_->storage->append(std::move(record), generation);
+  Result<Ticket> ticket = context_->storage->append(std::move(record), generation, effect);
   if (ticket || ticket.error().code() != Code::kFailedPrecondition) return ticket;
   return storage_full("the log was refused space a moment ago; repeat the request");
 }
@@ -317,12 +340,14 @@ void Engine::count_write() {
 }
 
 Result<std::shared_ptr<Collection>> Engine::collection(std::string_view name) const {
-  MutexLock lock(mutex_);
-  const std::shared_ptr<StoredCollection> found = find_name(name);
-  if (found == nullptr || !found->visible) {
-    return not_found("collection does not exist: " + std::string(name));
-  }
-  return std::shared_ptr<Collection>(found);
+  return within_memory([&]() -> Result<std::shared_ptr<Collection>> {
+    MutexLock lock(mutex_);
+    const std::shared_ptr<StoredCollection> found = find_name(name);
+    if (found == nullptr || !found->visible) {
+      return not_found("collection does not exist: " + std::string(name));
+    }
+    return std::shared_ptr<Collection>(found);
+  });
 }
 
 std::vector<CollectionInfo> Engine::list_collections() const {
@@ -336,9 +361,15 @@ std::vector<CollectionInfo> Engine::list_collections() const {
 }
 
 Status Engine::checkpoint() {
-  const CallScope call(*context_);
-  RETURN_IF_ERROR(call.status());
-  return maintenance_->checkpoint();
+  return entered(*context_, [&] { return maintenance_->checkpoint(); });
+}
+
+Result<AnswerMemory> Engine::hold_memory(uint64_t bytes) {
+  return within_memory([&]() -> Result<AnswerMemory> {
+    AnswerAccount account(context_);
+    RETURN_IF_ERROR(account.add(bytes));
+    return account.take();
+  });
 }
 
 // ---- backup -------------------------------------------------------------------------------------
@@ -439,6 +470,9 @@ std::vector<MetricSample> Engine::metrics() const {
       sample_of(Rows::kWalSize, storage.wal_size_bytes),
       sample_of(Rows::kWalTailOpen, storage.wal_tail_open),
       sample_of(Rows::kWalDiscarded, storage.wal_discarded_bytes),
+      sample_of(Rows::kReserve, static_cast<double>(context_->storage->reserve_held_bytes())),
+      sample_of(Rows::kReserveUses, static_cast<double>(context_->storage->reserve_uses())),
+      sample_of(Rows::kMapFailures, static_cast<double>(context_->storage->map_failures())),
       sample_of(Rows::kSegments, sums.segments),
       sample_of(Rows::kSegmentBytes, sums.segment_bytes),
       sample_of(Rows::kSearchQueries, engine.search_queries),
@@ -480,8 +514,10 @@ std::vector<MetricSample> Engine::metrics() const {
 
 }  // namespace
 
-Result<std::unique_ptr<Database>> open_database(DatabaseOptions options,
-                                                const EngineEnvironment& environment) {
+namespace {
+
+Result<std::unique_ptr<Database>> open_engine(DatabaseOptions options,
+                                              const EngineEnvironment& environment) {
   RETURN_IF_ERROR(check_options(options));
   size_t threads = options.search_threads;
   if (threads == 0) threads = std::max(1U, std::thread::hardware_concurrency());
@@ -490,6 +526,7 @@ Result<std::unique_ptr<Database>> open_database(DatabaseOptions options,
   storage.dir = context->options.data_dir;
   storage.persistent = context->options.persistent;
   storage.durability = context->options.durability;
+  storage.reserve_bytes = context->options.disk_reserve_bytes;
   storage.group_commit_batch_max = context->options.group_commit_batch_max;
   storage.group_commit_delay = context->options.group_commit_delay;
   context->files = storage.files = environment.files;
@@ -502,6 +539,13 @@ Result<std::unique_ptr<Database>> open_database(DatabaseOptions options,
   context->segments_changed();
   if (context->options.index_warmup_on_boot) context->index_wanted();
   return std::unique_ptr<Database>(std::move(engine));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Database>> open_database(DatabaseOptions options,
+                                                const EngineEnvironment& environment) {
+  return within_memory([&] { return open_engine(std::move(options), environment); });
 }
 
 Result<std::unique_ptr<Database>> Database::open(DatabaseOptions options) {

@@ -90,6 +90,15 @@ struct EngineMetricRows {
                                           "1 while the log accepts records."};
   static constexpr MetricRow kWalDiscarded{"persistence_wal_discarded_bytes", MetricKind::kCounter,
                                            "bytes", "Torn tail of the log cut at start."};
+  static constexpr MetricRow kReserve{
+      "persistence_reserve_bytes", MetricKind::kGauge, "bytes",
+      "Disk space set aside for a full disk; 0 while it is given away or cannot be had."};
+  static constexpr MetricRow kReserveUses{
+      "persistence_reserve_uses_total", MetricKind::kCounter, "1",
+      "Times it was given to deletes or maintenance because the disk was full."};
+  static constexpr MetricRow kMapFailures{
+      "storage_unreadable_files_total", MetricKind::kCounter, "1",
+      "Segment and index files that could not be read where they are mapped, in this process."};
   static constexpr MetricRow kSegments{"persistence_incremental_segments", MetricKind::kGauge, "1",
                                        "Sealed segment files that are live."};
   static constexpr MetricRow kSegmentBytes{"persistence_incremental_size_bytes", MetricKind::kGauge,

@@ -68,6 +68,7 @@ Result<std::shared_ptr<SegmentFile>> write_vector_index(EngineContext& context,
   ASSIGN_OR_RETURN(const BuiltIndex built,
                    build_index(rows, metric, segment.id(), context.pool.get(), cancelled,
                                build_memory_max(context.budget.limit())));
+  if (segment.failed()) return corruption("a segment to index cannot be read");
   ASSIGN_OR_RETURN(const std::unique_ptr<SegmentWriter> writer,
                    context.storage->new_segment(context.new_segment_id()));
   const Status written = built.write([&](IndexPart part, Bytes bytes) -> Status {
@@ -123,6 +124,7 @@ Result<SegmentIndexes::Fields> build_field_index(EngineContext& context,
     ASSIGN_OR_RETURN(const Bytes payload, segment.payload(row));
     builder.add(payload);
   }
+  if (segment.failed()) return corruption("a segment to index cannot be read");
   const std::string bytes = std::move(builder).finish();
   ASSIGN_OR_RETURN(const std::unique_ptr<SegmentWriter> writer,
                    context.storage->new_segment(context.new_segment_id()));

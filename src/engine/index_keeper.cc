@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <system_error>
 
+#include "base/memory_guard.h"
 #include "engine/index_build.h"
 
 namespace aionbd {
@@ -20,6 +21,13 @@ constexpr size_t kSmallIndexesMax = 4;
 constexpr int kCooldownsForMemory = 3;
 /// A failed build is tried again after this many pauses: what failed (a full disk) takes time.
 constexpr int kCooldownsAfterFailure = 60;
+
+/// None where there is no memory to list them.
+IndexKeeper::Collections all_of(const std::function<IndexKeeper::Collections()>& collections) {
+  IndexKeeper::Collections out;
+  as_memory_allows([&] { out = collections(); });
+  return out;
+}
 
 std::shared_ptr<const SealedSegment> as_sealed(const SegmentView& view) {
   return std::dynamic_pointer_cast<const SealedSegment>(view.segment);
@@ -132,7 +140,7 @@ bool IndexKeeper::wait_for_work() {
 void IndexKeeper::run() {
   while (wait_for_work()) {
     bool busy = false;
-    for (const auto& collection : collections_()) {
+    for (const auto& collection : all_of(collections_)) {
       if (!collection->visible || !collection->quarantine_reason().empty()) continue;
       const auto note = [&](const Result<bool>& done) {
         if (!done && !stopping_.load()) {
@@ -141,8 +149,12 @@ void IndexKeeper::run() {
         }
         busy = busy || !done || *done;
       };
-      note(step_fields(*collection));
-      for (const Metric metric : collection->wanted_metrics()) note(step(*collection, metric));
+      // Without memory for it now, after a pause.
+      const bool done = as_memory_allows([&] {
+        note(step_fields(*collection));
+        for (const Metric metric : collection->wanted_metrics()) note(step(*collection, metric));
+      });
+      busy = busy || !done;
     }
     MutexLock lock(wake_mutex_);
     if (busy) due_ = true;
@@ -300,7 +312,9 @@ std::vector<IndexKeeper::Job> IndexKeeper::jobs_of_optimize(StoredCollection& co
   const uint64_t rows_max =
       mergeable_rows_max(context_->budget.limit(), collection.options().dimension);
   std::vector<Job> out;
-  for (auto& group : groups_to_merge(maintenance_.free_segments(collection), rows_max)) {
+  auto groups = groups_to_merge(maintenance_.free_segments(collection), rows_max);
+  out.reserve(groups.size());  // a job that was set aside must not get lost
+  for (auto& group : groups) {
     std::optional<Job> job = set_aside(collection, Task::kMerge, Metric::kDot, std::move(group));
     if (job) out.push_back(std::move(*job));
   }
@@ -333,19 +347,24 @@ Status IndexKeeper::perform(StoredCollection& collection, Job job) {
   metrics.index_build_in_flight.add(1);
   const MonotonicTime start = context_->clock->now();
   collection.reset_bare_reads();
-  Status done;
+  // Without memory the build is given up, counted, and put off; what was set aside is given back.
   Status told;
-  switch (job.task) {
-    case Task::kIndex: done = build(collection, job); break;
-    case Task::kFields: done = build_fields(collection, job); break;
-    case Task::kMerge: done = merge(collection, job); break;
-  }
+  const Status done = within_memory([&]() -> Status {
+    switch (job.task) {
+      case Task::kIndex: return build(collection, job);
+      case Task::kFields: return build_fields(collection, job);
+      case Task::kMerge: return merge(collection, job);
+    }
+    return {};
+  });
   metrics.index_build_in_flight.add(-1);
   (done.ok() ? metrics.index_build_successes : metrics.index_build_failures).add();
   if (done.ok()) metrics.index_build_time.observe_us(elapsed_us(start, context_->clock->now()));
-  for (const SegmentView& view : job.inputs) {
-    if (!done.ok()) told = note_failure(collection, view.segment->id(), job.metric, done);
-  }
+  as_memory_allows([&] {
+    for (const SegmentView& view : job.inputs) {
+      if (!done.ok()) told = note_failure(collection, view.segment->id(), job.metric, done);
+    }
+  });
   { const Maintenance::Claim released = std::move(job.claim); }
   {
     MutexLock lock(work_mutex_);

@@ -1,10 +1,13 @@
 #include "engine/maintenance.h"
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 #include <string>
 
 #include "base/check.h"
+#include "base/memory_guard.h"
+#include "engine/on_reserve.h"
 #include "engine/pinning.h"
 
 namespace aionbd {
@@ -22,6 +25,19 @@ bool mostly_dead(const SegmentView& view) {
 
 bool is_input(const std::vector<SegmentView>& inputs, SegmentId id) {
   return find_segment(inputs, id) != nullptr;
+}
+
+/// What the live rows have of bytes that all rows have, about.
+uint64_t live_share(const SegmentView& view, uint64_t bytes) {
+  if (view.rows == 0) return 0;
+  const double live = static_cast<double>(view.live()) / static_cast<double>(view.rows);
+  return static_cast<uint64_t>(live * static_cast<double>(bytes));
+}
+
+uint64_t merged_bytes(const std::vector<SegmentView>& inputs) {
+  uint64_t bytes = 0;
+  for (const SegmentView& view : inputs) bytes += live_share(view, view.segment->disk_bytes());
+  return bytes;
 }
 
 }  // namespace
@@ -102,7 +118,10 @@ void Maintenance::after_write() {
       context_->options.checkpoint_interval) {
     return;
   }
-  if (context_->clock->now() < rest_until_.load(std::memory_order_relaxed)) {
+  // A log that outgrows what the reserve is for does not wait.
+  const bool large =
+      context_->storage->metrics().wal_file_bytes.value() > context_->log_bytes_max();
+  if (!large && context_->clock->now() < rest_until_.load(std::memory_order_relaxed)) {
     context_->index_wanted();  // it seals what stays, should no other write come
     return;
   }
@@ -143,23 +162,32 @@ void Maintenance::run_in_background() {
 void Maintenance::run_due() {
   const Status done = checkpoint();
   if (done.ok()) return;
-  context_->logger.warning("engine: checkpoint failed, the log keeps its rows: " +
-                           done.to_string());
+  as_memory_allows([&] {
+    context_->logger.warning("engine: checkpoint failed, the log keeps its rows: " +
+                             done.to_string());
+  });
 }
 
 Status Maintenance::checkpoint() {
   MutexLock lock(job_mutex_);
+  return run_checkpoint();
+}
+
+Status Maintenance::run_checkpoint() {
   EngineMetrics& metrics = context_->metrics;
   metrics.checkpoint_in_flight.set(1);
   const MonotonicTime start = context_->clock->now();
-  Status done = checkpoint_locked();
+  Status done = within_memory([&]() NO_THREAD_SAFETY_ANALYSIS {  // called before it returns
+    return on_reserve(*context_->storage,
+                      [&]() NO_THREAD_SAFETY_ANALYSIS { return checkpoint_locked(); });
+  });
   const MonotonicTime end = context_->clock->now();
   metrics.checkpoint_time.observe_us(elapsed_us(start, end));
   rest_until_.store(end + std::min<MonotonicTime::duration>(4 * (end - start), kRestMax),
                     std::memory_order_relaxed);
   if (done.ok()) {
     metrics.checkpoint_success.add();
-    done = compact_due();
+    done = within_memory([&]() NO_THREAD_SAFETY_ANALYSIS { return compact_due(); });
   } else {
     metrics.checkpoint_error.add();
     if (done.code() == Code::kStorageFull) metrics.checkpoint_degraded.add();
@@ -171,6 +199,7 @@ Status Maintenance::checkpoint() {
 }
 
 Status Maintenance::checkpoint_locked() {
+  RETURN_IF_ERROR(finish_replacements());
   context_->writes_since_checkpoint.store(0, std::memory_order_relaxed);
   // The log is cut before anything is frozen, so that whatever is frozen holds at least all records
   // before the cut; records after it that are frozen too are skipped at replay by `applied`.
@@ -190,30 +219,53 @@ Status Maintenance::checkpoint_locked() {
     if (sealed.code() == Code::kCorruption) job.collection->quarantine(sealed.message());
     RETURN_IF_ERROR(sealed);
   }
-  std::vector<StoredCollection::Catalogued> before;
+  std::vector<Change> changes;
+  std::vector<Replacement> replacements;
   for (Sealed& job : jobs) {
-    StoredCollection::Catalogued& catalogued = job.collection->catalogued;
-    before.push_back(catalogued);
-    for (const auto& segment : job.segments) {
-      if (segment != nullptr) catalogued.segments.push_back(segment->id());
+    Change& change = changes.emplace_back(Change{job.collection, job.collection->catalogued});
+    for (size_t i = 0; i < job.segments.size(); ++i) {
+      if (job.segments[i] != nullptr) {
+        change.catalogued.segments.push_back(job.segments[i]->id());
+      }
+      std::vector<std::shared_ptr<const SealedSegment>> added;
+      if (job.segments[i] != nullptr) added.push_back(job.segments[i]);
+      replacements.push_back({job.collection, {job.frozen.parts[i].view}, std::move(added)});
     }
-    catalogued.applied = std::max(catalogued.applied, job.frozen.last.lsn);
+    change.catalogued.applied = std::max(change.catalogued.applied, job.frozen.last.lsn);
   }
-  const Status published = publish(cut);
+  RETURN_IF_ERROR(publish_changes(std::move(changes), std::move(replacements), cut));
+  context_->segments_changed();
+  return {};
+}
+
+Status Maintenance::publish_changes(std::vector<Change> changes,
+                                    std::vector<Replacement> replacements, Lsn replay_after) {
+  const auto exchange = [&] {
+    for (Change& change : changes) std::swap(change.collection->catalogued, change.catalogued);
+  };
+  replacements_.reserve(replacements_.size() + replacements.size());
+  exchange();
+  const Status published =
+      within_memory([&]() NO_THREAD_SAFETY_ANALYSIS { return publish(replay_after); });
   if (!published.ok()) {
-    for (size_t i = 0; i < jobs.size(); ++i) jobs[i].collection->catalogued = before[i];
+    exchange();
     return published;
   }
-  for (Sealed& job : jobs) {
-    for (size_t i = 0; i < job.segments.size(); ++i) {
-      std::vector<std::shared_ptr<const SealedSegment>> sealed;
-      if (job.segments[i] != nullptr) sealed.push_back(job.segments[i]);
-      const Status replaced = job.collection->replace({job.frozen.parts[i].view}, sealed);
-      // The root names the new segment already: this collection's memory no longer agrees with it.
-      if (!replaced.ok()) job.collection->quarantine(replaced.message());
-    }
+  // The root names the new segments: from here on there is no way back.
+  std::move(replacements.begin(), replacements.end(), std::back_inserter(replacements_));
+  return finish_replacements();
+}
+
+Status Maintenance::finish_replacements() {
+  while (!replacements_.empty()) {
+    const Replacement& next = replacements_.front();
+    const Status replaced =
+        within_memory([&] { return next.collection->replace(next.removed, next.added); });
+    if (replaced.code() == Code::kResourceExhausted) return replaced;
+    // The collection's memory no longer agrees with the root.
+    if (!replaced.ok()) next.collection->quarantine(replaced.message());
+    replacements_.erase(replacements_.begin());
   }
-  context_->segments_changed();
   return {};
 }
 
@@ -233,8 +285,10 @@ Status Maintenance::seal(Sealed& job) {
       job.segments.push_back(nullptr);
       continue;
     }
-    ASSIGN_OR_RETURN(const std::unique_ptr<SegmentWriter> writer,
-                     context_->storage->new_segment(context_->new_segment_id()));
+    ASSIGN_OR_RETURN(
+        const std::unique_ptr<SegmentWriter> writer,
+        context_->storage->new_segment(context_->new_segment_id(),
+                                       live_share(part.view, part.view.segment->memory_bytes())));
     ASSIGN_OR_RETURN(std::shared_ptr<SegmentFile> file,
                      write_sealed_segment(*writer, rows, kills, collection.options().dimension,
                                           collection.options().id_type));
@@ -282,9 +336,13 @@ Status Maintenance::compact_due() {
                      mergeable_rows_max(context_->budget.limit(), collection->options().dimension));
     if (inputs.empty()) continue;
     const Result<Merge> merge = write_within_budget(*collection, inputs);
-    const Status done = merge ? publish_merged(*collection, *merge, {}) : merge.error();
+    const Status done =
+        !merge ? merge.error() : on_reserve(*context_->storage, [&]() NO_THREAD_SAFETY_ANALYSIS {
+          return publish_merged(*collection, *merge, {});  // called before it returns
+        });
     context_->segments_changed();
-    if (done.code() == Code::kResourceExhausted) continue;  // its turn comes again
+    // Its turn comes again; others may need less.
+    if (done.code() == Code::kResourceExhausted || done.code() == Code::kStorageFull) continue;
     if (done.code() == Code::kCorruption || done.code() == Code::kInternal) {
       collection->quarantine(done.message());  // the others still want their turn
     } else if (!done.ok()) {
@@ -351,14 +409,19 @@ Result<Maintenance::Merge> Maintenance::write_merged(StoredCollection& collectio
   ASSIGN_OR_RETURN(const std::vector<SealRow> rows, rows_in_id_order(inputs, options.id_type));
   Merge out{std::move(inputs), nullptr};
   if (!rows.empty() || !kills.empty()) {
-    ASSIGN_OR_RETURN(const std::unique_ptr<SegmentWriter> writer,
-                     context_->storage->new_segment(context_->new_segment_id()));
+    ASSIGN_OR_RETURN(
+        const std::unique_ptr<SegmentWriter> writer,
+        context_->storage->new_segment(context_->new_segment_id(), merged_bytes(out.inputs)));
     ASSIGN_OR_RETURN(
         std::shared_ptr<SegmentFile> file,
         write_sealed_segment(*writer, rows, kills, options.dimension, options.id_type));
     ASSIGN_OR_RETURN(out.merged,
                      SealedSegment::open(std::move(file), options.dimension, options.id_type));
     context_->metrics.compaction_bytes.add(out.merged->disk_bytes());
+  }
+  const auto unreadable = [](const SegmentView& view) { return view.segment->failed(); };
+  if (std::any_of(out.inputs.begin(), out.inputs.end(), unreadable)) {
+    return corruption("a segment to merge cannot be read");
   }
   context_->metrics.compaction_time.observe_us(elapsed_us(start, context_->clock->now()));
   return out;
@@ -377,12 +440,22 @@ Result<Maintenance::Merge> Maintenance::write_within_budget(StoredCollection& co
   }
   Reservation held(&context_->budget);
   held.adopt(bytes);
-  return write_merged(collection, std::move(inputs));
+  const auto work = [&]() NO_THREAD_SAFETY_ANALYSIS {  // called before it returns
+    return write_merged(collection, inputs);
+  };
+  const bool fits_in_reserve = merged_bytes(inputs) <= context_->options.disk_reserve_bytes;
+  Result<Merge> merge = fits_in_reserve ? on_reserve(*context_->storage, work) : work();
+  if (!merge && merge.error().code() == Code::kStorageFull) {
+    context_->logger.warning("engine: no space to merge segments of " + collection.name() + ": " +
+                             merge.error().message());
+  }
+  return merge;
 }
 
 Result<Maintenance::Merge> Maintenance::begin_merge(StoredCollection& collection,
                                                     const std::vector<SegmentView>& segments) {
   MutexLock lock(job_mutex_);
+  RETURN_IF_ERROR(finish_replacements());
   // As they are now: more rows may have died since they were chosen.
   std::vector<SegmentView> inputs = collection.sealed_segments();
   std::erase_if(inputs,
@@ -400,6 +473,7 @@ Result<Maintenance::Merge> Maintenance::begin_merge(StoredCollection& collection
 Status Maintenance::finish_merge(StoredCollection& collection, const Merge& merge,
                                  const std::vector<CataloguedIndex>& indexes) {
   MutexLock lock(job_mutex_);
+  RETURN_IF_ERROR(finish_replacements());
   const Status done = publish_merged(collection, merge, indexes);
   if (done.code() == Code::kCorruption || done.code() == Code::kInternal) {
     collection.quarantine(done.message());
@@ -450,14 +524,22 @@ Status Maintenance::publish_merged(StoredCollection& collection, const Merge& me
     added.push_back(segment);
   }
   catalogued.indexes.insert(catalogued.indexes.end(), indexes.begin(), indexes.end());
-  std::swap(collection.catalogued, catalogued);
-  const Status published = publish(replay_after_);
-  if (!published.ok()) {
-    std::swap(collection.catalogued, catalogued);
-    return published;
-  }
+  const std::shared_ptr<StoredCollection> owner = shared(collection);
+  if (owner == nullptr) return not_found("collection was deleted");
+  std::vector<Change> changes;
+  changes.push_back({owner, std::move(catalogued)});
+  std::vector<Replacement> replacements;
+  replacements.push_back({owner, merge.inputs, std::move(added)});
+  RETURN_IF_ERROR(publish_changes(std::move(changes), std::move(replacements), replay_after_));
   context_->metrics.compactions.add();
-  return collection.replace(merge.inputs, added);
+  return {};
+}
+
+std::shared_ptr<StoredCollection> Maintenance::shared(const StoredCollection& collection) const {
+  for (const auto& entry : collections_()) {
+    if (entry.get() == &collection) return entry;
+  }
+  return nullptr;
 }
 
 // ---- indexes ------------------------------------------------------------------------------------
@@ -467,7 +549,8 @@ Result<bool> Maintenance::adopt_index(StoredCollection& collection, const Catalo
   const std::vector<SegmentId>& segments = collection.catalogued.segments;
   if (std::find(segments.begin(), segments.end(), index.segment) == segments.end()) return false;
   collection.catalogued.indexes.push_back(index);
-  const Status published = publish(replay_after_);
+  const Status published =
+      within_memory([&]() NO_THREAD_SAFETY_ANALYSIS { return publish(replay_after_); });
   if (!published.ok()) {
     collection.catalogued.indexes.pop_back();
     return published;

@@ -116,14 +116,34 @@ class Maintenance {
     std::vector<std::shared_ptr<const SealedSegment>> segments;  // per part; null: nothing left
   };
 
+  /// What a published manifest says and the views do not say yet: only memory can be missing for
+  /// it, so it is done before the next job at the latest.
+  struct Replacement {
+    std::shared_ptr<StoredCollection> collection;
+    std::vector<SegmentView> removed;
+    std::vector<std::shared_ptr<const SealedSegment>> added;  // none: nothing is left
+  };
+
   void run_in_background();
   void run_due();
+  Status run_checkpoint() REQUIRES(job_mutex_);
   Status checkpoint_locked() REQUIRES(job_mutex_);
+  /// Publishes what `catalogued` says of the collections, then replaces. All or nothing, but for
+  /// the replacing.
+  struct Change {
+    std::shared_ptr<StoredCollection> collection;
+    StoredCollection::Catalogued catalogued;
+  };
+  Status publish_changes(std::vector<Change> changes, std::vector<Replacement> replacements,
+                         Lsn replay_after) REQUIRES(job_mutex_);
+  /// Errors: resource_exhausted, and what is left is tried again.
+  Status finish_replacements() REQUIRES(job_mutex_);
   Status seal(Sealed& job) REQUIRES(job_mutex_);
   Status publish(Lsn replay_after) REQUIRES(job_mutex_);
   Status compact_due() REQUIRES(job_mutex_);
   Result<Merge> write_merged(StoredCollection& collection, std::vector<SegmentView> inputs)
       REQUIRES(job_mutex_);
+  std::shared_ptr<StoredCollection> shared(const StoredCollection& collection) const;
   Result<Merge> write_within_budget(StoredCollection& collection, std::vector<SegmentView> inputs)
       REQUIRES(job_mutex_);
   Status publish_merged(StoredCollection& collection, const Merge& merge,
@@ -144,6 +164,7 @@ class Maintenance {
   Mutex job_mutex_;
   Lsn replay_after_ GUARDED_BY(job_mutex_);
   std::set<SegmentId> claimed_ GUARDED_BY(job_mutex_);
+  std::vector<Replacement> replacements_ GUARDED_BY(job_mutex_);
   std::atomic<bool> busy_{false};
   std::atomic<MonotonicTime> rest_until_{MonotonicTime()};  // no checkpoint by itself before
 

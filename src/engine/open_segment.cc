@@ -126,8 +126,8 @@ void OpenSegment::grow_table() {
       grown->slots[slot].store(held, std::memory_order_relaxed);
     }
   }
-  table_.store(grown.get(), std::memory_order_release);
-  tables_.push_back(std::move(grown));
+  tables_.push_back(std::move(grown));  // may fail for want of memory: nobody knows the table yet
+  table_.store(tables_.back().get(), std::memory_order_release);
 }
 
 Result<RowBlock> OpenSegment::rows(RowId first, size_t limit) const {

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "base/memory_guard.h"
 #include "index/vector_index.h"
 
 namespace aionbd {
@@ -153,7 +154,8 @@ void Pinning::end_build() {
   MutexLock lock(mutex_);
   context_.budget.release(build_);
   build_ = 0;
-  decide();
+  // Called at the end of a scope; without memory the next change decides.
+  as_memory_allows([this]() NO_THREAD_SAFETY_ANALYSIS { decide(); });
 }
 
 // ---- what goes past the plan --------------------------------------------------------------------

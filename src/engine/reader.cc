@@ -11,14 +11,20 @@
 namespace aionbd {
 
 Result<Point> point_in_row(const Segment& segment, RowId row, const CollectionOptions& collection,
-                           const GetOptions& options) {
+                           const GetOptions& options, AnswerAccount* account) {
   Point out;
+  uint64_t bytes = kAnswerBytesPerPoint;
   ASSIGN_OR_RETURN(const Bytes id, segment.id_bytes(row));
   out.id = point_id_of(collection.id_type, id);
   if (options.include_payload) {
     ASSIGN_OR_RETURN(const Bytes payload, segment.payload(row));
+    bytes += payload.size() * kAnswerBytesPerPayloadByte;
+    if (account != nullptr) RETURN_IF_ERROR(account->add(bytes));
     out.payload = decode_payload(payload);
+    bytes = 0;
   }
+  if (options.include_values) bytes += collection.dimension * kAnswerBytesPerValue;
+  if (account != nullptr) RETURN_IF_ERROR(account->add(bytes));
   if (options.include_values) {
     out.values.resize(collection.dimension);
     if (segment.residency() != Residency::kAll) {
@@ -32,12 +38,13 @@ Result<Point> point_in_row(const Segment& segment, RowId row, const CollectionOp
 }
 
 Result<std::optional<Point>> read_point(const View& view, const CollectionOptions& collection,
-                                        const PointId& id, const GetOptions& options) {
+                                        const PointId& id, const GetOptions& options,
+                                        AnswerAccount* account) {
   for (size_t i = view.segments.size(); i-- > 0;) {
     const SegmentView& part = view.segments[i];
     ASSIGN_OR_RETURN(const std::optional<RowId> row, part.segment->find(id, part.rows));
     if (!row || part.dead->contains(*row)) continue;
-    ASSIGN_OR_RETURN(Point point, point_in_row(*part.segment, *row, collection, options));
+    ASSIGN_OR_RETURN(Point point, point_in_row(*part.segment, *row, collection, options, account));
     return std::optional<Point>(std::move(point));
   }
   return std::optional<Point>();
@@ -159,7 +166,8 @@ Status for_each_match(const View& view, const CompiledFilter& filter, ScanDeadli
 }  // namespace
 
 Result<ListPage> list_points(const View& view, const CollectionOptions& collection,
-                             const ListRequest& request, ScanDeadline& limit) {
+                             const ListRequest& request, ScanDeadline& limit,
+                             AnswerAccount* account) {
   if (request.after_id && request.after_id->type() != collection.id_type) {
     return invalid_argument("after_id must be of the collection's id type");
   }
@@ -191,7 +199,8 @@ Result<ListPage> list_points(const View& view, const CollectionOptions& collecti
           out.more = true;
           return false;
         }
-        ASSIGN_OR_RETURN(Point point, point_in_row(*part.segment, row, collection, options));
+        ASSIGN_OR_RETURN(Point point,
+                         point_in_row(*part.segment, row, collection, options, account));
         out.points.push_back(std::move(point));
         return true;
       }));

@@ -6,6 +6,7 @@
 
 #include "aionbd/collection.h"
 #include "base/clock.h"
+#include "engine/answer_account.h"
 #include "engine/segment.h"
 
 namespace aionbd {
@@ -35,16 +36,18 @@ class ScanDeadline {
 
 /// The point in one row, with what `options` ask for. Errors: corruption.
 Result<Point> point_in_row(const Segment& segment, RowId row, const CollectionOptions& collection,
-                           const GetOptions& options);
+                           const GetOptions& options, AnswerAccount* account = nullptr);
 
 /// The live point `id`, if there is one. Cost: one lookup per segment, newest first.
 Result<std::optional<Point>> read_point(const View& view, const CollectionOptions& collection,
-                                        const PointId& id, const GetOptions& options);
+                                        const PointId& id, const GetOptions& options,
+                                        AnswerAccount* account = nullptr);
 
 /// Errors: invalid_argument (bad filter, cursor of the wrong kind), deadline_exceeded. Cost: a
 /// merge of the sealed segments from the cursor on; open rows are sorted for each page.
 Result<ListPage> list_points(const View& view, const CollectionOptions& collection,
-                             const ListRequest& request, ScanDeadline& limit);
+                             const ListRequest& request, ScanDeadline& limit,
+                             AnswerAccount* account = nullptr);
 
 /// Errors: invalid_argument (bad filter), deadline_exceeded.
 Result<uint64_t> count_matching(const View& view, const Filter& filter, ScanDeadline& limit);

@@ -19,6 +19,10 @@ Result<T> load(const Section& section, uint64_t index) {
   return out;
 }
 
+bool has_failed(const std::shared_ptr<SegmentFile>& file) {
+  return file != nullptr && file->failed();
+}
+
 /// The text between two offsets of an offsets section.
 Result<Bytes> load_text(const Section& offsets, const Section& texts, RowId row) {
   ASSIGN_OR_RETURN(const Bytes pair, offsets.bytes(uint64_t{row} * 8, 16));
@@ -155,16 +159,27 @@ uint64_t SealedSegment::codes_bytes() const {
   return bytes;
 }
 
+bool SealedSegment::index_failed() const {
+  if (lost_index_.load(std::memory_order_acquire)) return true;
+  const std::shared_ptr<const SegmentIndexes> held = indexes_.get();
+  if (held == nullptr) return false;
+  return has_failed(held->fields.file) ||
+         std::any_of(held->by_metric.begin(), held->by_metric.end(),
+                     [](const SegmentIndexes::Entry& entry) { return has_failed(entry.file); });
+}
+
 std::shared_ptr<const ListReader> SealedSegment::list_reader(Metric metric) const {
   const std::shared_ptr<const SegmentIndexes> indexes = indexes_.get();
   if (indexes == nullptr) return nullptr;
-  return indexes->by_metric[static_cast<size_t>(metric)].lists;
+  const SegmentIndexes::Entry& entry = indexes->by_metric[static_cast<size_t>(metric)];
+  return has_failed(entry.file) ? nullptr : entry.lists;
 }
 
 std::shared_ptr<const VectorIndex> SealedSegment::vector_index(Metric metric) const {
   const std::shared_ptr<const SegmentIndexes> indexes = indexes_.get();
   if (indexes == nullptr) return nullptr;
   const SegmentIndexes::Entry& entry = indexes->by_metric[static_cast<size_t>(metric)];
+  if (has_failed(entry.file)) return nullptr;
   // The answer keeps the file alive, too.
   return {indexes, entry.index.get()};
 }
@@ -172,6 +187,7 @@ std::shared_ptr<const VectorIndex> SealedSegment::vector_index(Metric metric) co
 std::shared_ptr<const FieldIndex> SealedSegment::field_index() const {
   const std::shared_ptr<const SegmentIndexes> indexes = indexes_.get();
   if (indexes == nullptr || !indexes->fields.index) return nullptr;
+  if (has_failed(indexes->fields.file)) return nullptr;
   return {indexes, &*indexes->fields.index};
 }
 
@@ -199,12 +215,15 @@ std::shared_ptr<SegmentIndexes> SealedSegment::copy_of_indexes() const {
 }
 
 void SealedSegment::attach(SegmentIndexes::Fields fields) const {
+  // Before it can be forgotten.
+  if (index_failed()) lost_index_.store(true, std::memory_order_release);
   const std::shared_ptr<SegmentIndexes> after = copy_of_indexes();
   after->fields = std::move(fields);
   indexes_.set(after);
 }
 
 void SealedSegment::attach(Metric metric, SegmentIndexes::Entry entry) const {
+  if (index_failed()) lost_index_.store(true, std::memory_order_release);
   const std::shared_ptr<SegmentIndexes> after = copy_of_indexes();
   after->by_metric[static_cast<size_t>(metric)] = std::move(entry);
   indexes_.set(after);

@@ -57,6 +57,8 @@ class SealedSegment : public Segment {
   void prefetch_id(RowId row) const override;
   Result<Bytes> payload(RowId row) const override;
   Result<std::optional<RowId>> find(const PointId& id, RowId visible) const override;
+  bool failed() const override { return file_->failed(); }
+  bool index_failed() const override;
   uint64_t disk_bytes() const override { return file_->file_bytes(); }
   uint64_t memory_bytes() const override { return 0; }
 
@@ -106,6 +108,7 @@ class SealedSegment : public Segment {
   const std::byte* ids_start_ = nullptr;  // of ids_ or id_offsets_, to prefetch only
   PointId id_min_, id_max_;               // of rows_count_ > 0
   mutable Published<SegmentIndexes> indexes_;
+  mutable std::atomic<bool> lost_index_{false};  // one that failed was replaced or removed
   mutable std::atomic<Residency> residency_{Residency::kAll};
   /// By metric, without and with a filter. The count is looked at first: as a rule there is none.
   struct Measured {

@@ -58,10 +58,11 @@ Result<std::vector<Answer>> find_all(const SearchEnvironment& environment, const
   return out;
 }
 
-Result<Hit> make_hit(const Plan& plan, const Candidate& candidate) {
+Result<Hit> make_hit(const Plan& plan, const Candidate& candidate, AnswerAccount* account) {
   const Segment& segment = *plan.view.segments[candidate.part].segment;
   const GetOptions options{plan.request.include_payload, plan.request.include_values};
-  ASSIGN_OR_RETURN(Point point, point_in_row(segment, candidate.row, plan.collection, options));
+  ASSIGN_OR_RETURN(Point point,
+                   point_in_row(segment, candidate.row, plan.collection, options, account));
   Hit hit;
   hit.id = std::move(point.id);
   hit.score = score_of(plan.metric, candidate.distance);
@@ -101,7 +102,7 @@ Result<std::vector<SearchResult>> search_view(const SearchEnvironment& environme
     result.ivf_fallback_exact =
         common.mode == SearchMode::kIvf && result.mode == SearchMode::kExact;
     for (size_t i = common.offset; i < found[q].hits.size(); ++i) {
-      ASSIGN_OR_RETURN(Hit hit, make_hit(plan, found[q].hits[i]));
+      ASSIGN_OR_RETURN(Hit hit, make_hit(plan, found[q].hits[i], environment.account));
       result.hits.push_back(std::move(hit));
     }
     if (!common.explain) continue;

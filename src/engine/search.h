@@ -22,6 +22,8 @@
 
 namespace aionbd {
 
+class AnswerAccount;
+
 /// An IVF index needs this many points for its lists to be worth having; below, `mode: ivf` is
 /// refused (HTTP contract).
 inline constexpr uint64_t kIvfPointsMin = 256;
@@ -32,6 +34,7 @@ struct SearchEnvironment {
   uint32_t nprobe_default = 8;  // lists that mode ivf visits when nothing else is asked
   /// Counts, if given, the rows in segments without an index, once for each query.
   std::atomic<uint64_t>* bare_reads = nullptr;
+  AnswerAccount* account = nullptr;  // pays for the hits, if anybody does
 };
 
 /// One result per query. Errors: invalid_argument, deadline_exceeded, corruption.

@@ -69,6 +69,11 @@ class Segment {
   /// The index of the payloads, if there is one ready.
   virtual std::shared_ptr<const FieldIndex> field_index() const { return nullptr; }
 
+  /// Some of its bytes could not be read; what was read of it since may be zeros.
+  virtual bool failed() const { return false; }
+  /// The same of an index that it has, or had.
+  virtual bool index_failed() const { return false; }
+
   virtual uint64_t disk_bytes() const = 0;
   virtual uint64_t memory_bytes() const = 0;
 };

@@ -336,6 +336,11 @@ Status describe_file(const std::string& path, FileVisitor& visitor) {
     visitor.object("header", fields);
     return {};
   }
+  if (name == kReserveName) {
+    const FileField fields[] = {{"kind", "reserve"}};
+    visitor.object("header", fields);
+    return {};
+  }
   // A file whose first bytes are damaged still has its name.
   if (parse_segment_name(name)) return describe_segment(files, path, visitor);
   if (parse_log_name(name)) return describe_log(files, path, visitor);

@@ -4,6 +4,8 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "engine/answer_account.h"
+#include "engine/on_reserve.h"
 #include "engine/pinning.h"
 #include "engine/reader.h"
 #include "engine/search.h"
@@ -52,7 +54,8 @@ std::string StoredCollection::quarantine_reason() const {
   return reason_;
 }
 
-void StoredCollection::set_create_ticket(const Ticket& ticket) {
+void StoredCollection::set_created(const Ticket& ticket) {
+  uid_ = ticket.lsn;
   MutexLock lock(state_mutex_);
   create_ticket_ = ticket;
 }
@@ -74,7 +77,30 @@ std::optional<Ticket> StoredCollection::drop_ticket() const {
 
 Status StoredCollection::noted(Status status) const {
   if (status.code() == Code::kCorruption) quarantine(status.message());
+  if (status.code() == Code::kIoError) {
+    // A read of a file that cannot be read marks the file, as a fault in its map does.
+    const Status files = intact(*published_.get(), context_->storage->map_failures());
+    if (!files.ok()) return files;
+  }
   return status;
+}
+
+Status StoredCollection::intact(const View& view, uint64_t failures) const {
+  const uint64_t now = context_->storage->map_failures();
+  if (now == 0) [[likely]]
+    return {};
+  for (const SegmentView& part : view.segments) {
+    if (part.segment->failed()) {
+      return noted(corruption("segment " + std::to_string(part.segment->id()) +
+                              " cannot be read: its file is shorter than it was, or the medium "
+                              "refuses"));
+    }
+    if (now != failures && part.segment->index_failed()) {
+      context_->index_wanted();
+      return unavailable("an index became unreadable during the request: repeat it");
+    }
+  }
+  return {};
 }
 
 Result<std::shared_ptr<const View>> StoredCollection::readable() const {
@@ -98,6 +124,7 @@ Status StoredCollection::ready_to_write(Deadline deadline) {
   }
   if (dropped_.load(std::memory_order_acquire)) return not_found("collection was deleted");
   RETURN_IF_ERROR(context_->storage->health());
+  mend();
   if (context_->storage->generation() != generation_) roll_back();
   if (deadline != kNoDeadline && context_->clock->now() >= deadline) {
     return deadline_exceeded("request timed out before the write began");
@@ -141,6 +168,7 @@ std::vector<StoredCollection::Use> StoredCollection::uses_of(std::span<const Poi
 
 Result<StoredCollection::Resolved> StoredCollection::resolve(std::span<const PointId> ids,
                                                              std::span<const Use> uses) const {
+  const uint64_t failures = context_->storage->map_failures();
   Resolved out;
   out.exists.reserve(uses.size());
   for (const Use& use : uses) {
@@ -148,6 +176,7 @@ Result<StoredCollection::Resolved> StoredCollection::resolve(std::span<const Poi
     out.exists.push_back(old.has_value());
     if (old) out.kills.push_back(*old);
   }
+  RETURN_IF_ERROR(intact(working_, failures));
   return out;
 }
 
@@ -196,7 +225,7 @@ StoredCollection::SealAfterRefusal::~SealAfterRefusal() {
   if (!context.sealing_wanted.load(std::memory_order_relaxed)) return;
   context.sealing_wanted.store(false, std::memory_order_relaxed);
   make_checkpoint_due(context);
-  context.after_write();
+  context.after_write();  // does not throw
 }
 
 void StoredCollection::kill_rows(const std::vector<Kill>& kills) {
@@ -232,15 +261,29 @@ void StoredCollection::apply_remove(const Resolved& resolved) {
   working_.segments.back().kills_count = kills_.back().second.size();
 }
 
-Result<Ticket> StoredCollection::log(std::string record) {
-  const Result<Ticket> ticket = context_->storage->append(std::move(record), generation_);
+Result<Ticket> StoredCollection::log(std::string record, RecordEffect effect) {
+  std::shared_ptr<const View> view = snapshot();
+  // The place in the line of pending views comes before the record, so that nothing can fail after
+  // it.
+  pending_.push_back({});
+  const uint64_t generation = generation_;
+  const Result<Ticket> ticket = within_memory(
+      [&] { return context_->storage->append(std::move(record), generation, effect); });
   if (!ticket) {
+    pending_.pop_back();
+    const Code code = ticket.error().code();
+    if (code == Code::kStorageFull || code == Code::kResourceExhausted) {
+      // This record alone is refused; what is pending goes on.
+      torn_ = true;
+      mend();
+      return ticket.error();
+    }
     roll_back();
     if (ticket.error().code() != Code::kFailedPrecondition) return ticket.error();
     return storage_full("the log was refused space a moment ago; repeat the request");
   }
   last_ = *ticket;
-  pending_.push_back({*ticket, snapshot()});
+  pending_.back() = {*ticket, std::move(view)};
   return ticket;
 }
 
@@ -251,12 +294,17 @@ Status StoredCollection::finish_write(const Ticket& ticket) {
     if (committed.ok()) {
       publish_through(ticket);
     } else if (context_->storage->generation() != generation_) {
-      roll_back();
+      // Without memory now, the next write does it.
+      as_memory_allows([this]() NO_THREAD_SAFETY_ANALYSIS { roll_back(); });
     }
   }
   if (!committed.ok()) return committed;
   context_->metrics.writes.add();
   context_->writes_since_checkpoint.fetch_add(1, std::memory_order_relaxed);
+  // What a checkpoint seals must fit in the reserve, and what a start replays is bounded.
+  if (context_->storage->metrics().wal_file_bytes.value() > context_->log_bytes_max()) {
+    make_checkpoint_due(*context_);
+  }
   // What is open counts in full, what is sealed hardly.
   if (context_->budget.limit() != 0 && unsealed_rows() > seal_rows_) make_checkpoint_due(*context_);
   context_->after_write();
@@ -290,40 +338,69 @@ void StoredCollection::publish_through(const Ticket& ticket) {
 }
 
 void StoredCollection::roll_back() {
-  generation_ = context_->storage->generation();
+  const uint64_t generation = context_->storage->generation();
   // The outcomes of an old generation are known, so commit answers at once. Writes of the current
   // one are here after a failed sync only; those before it are committed.
   std::shared_ptr<const View> latest;
+  Lsn latest_lsn = published_lsn_;
   for (const Pending& pending : pending_) {
-    const bool committed = pending.ticket.generation == generation_
+    const bool committed = pending.ticket.generation == generation
                                ? pending.ticket.lsn <= context_->storage->committed_lsn()
                                : context_->storage->commit(pending.ticket).ok();
     if (!committed) break;
     latest = pending.view;
-    published_lsn_ = pending.ticket.lsn;
+    latest_lsn = pending.ticket.lsn;
   }
+  take_back_to(latest == nullptr ? *published_.get() : *latest);
+  // Nothing below allocates.
   pending_.clear();
+  published_lsn_ = latest_lsn;
+  generation_ = generation;
   last_ = {published_lsn_, generation_};
   if (latest != nullptr) published_.set(std::move(latest));
-  working_ = *published_.get();
+}
+
+void StoredCollection::take_back_to(const View& view) {
+  View working = view;
   // Kills by writes that never happened are forgotten with them.
   std::vector<std::pair<SegmentId, std::vector<Kill>>> kept;
-  for (const SegmentView& view : working_.segments) {
-    for (auto& [segment, kills] : kills_) {
-      if (segment != view.segment->id()) continue;
-      if (kills.size() > view.kills_count) kills.resize(view.kills_count);
-      kept.emplace_back(segment, std::move(kills));
+  for (const SegmentView& part : working.segments) {
+    for (const auto& [segment, kills] : kills_) {
+      if (segment != part.segment->id()) continue;
+      const size_t count = std::min(kills.size(), part.kills_count);
+      kept.emplace_back(segment,
+                        std::vector<Kill>(kills.begin(), kills.begin() + static_cast<long>(count)));
     }
   }
+  std::shared_ptr<OpenSegment> open = new_open_segment();
+  kept.emplace_back(open->id(), std::vector<Kill>());
+  working.segments.push_back({open, 0, no_dead_rows(), 0});
+  // Nothing below allocates.
+  working_ = std::move(working);
   kills_ = std::move(kept);
-  retire_open();
+  open_ = std::move(open);
+  torn_ = false;
+}
+
+void StoredCollection::mend() {
+  if (!torn_) return;
+  // Writes that are in the log and wait for it stay.
+  take_back_to(pending_.empty() ? *published_.get() : *pending_.back().view);
+}
+
+std::shared_ptr<OpenSegment> StoredCollection::new_open_segment() const {
+  return std::make_shared<OpenSegment>(context_->new_segment_id(), options_.dimension,
+                                       options_.id_type, &context_->budget);
 }
 
 void StoredCollection::retire_open() {
-  open_ = std::make_shared<OpenSegment>(context_->new_segment_id(), options_.dimension,
-                                        options_.id_type, &context_->budget);
-  kills_.emplace_back(open_->id(), std::vector<Kill>());
-  working_.segments.push_back({open_, 0, no_dead_rows(), 0});
+  std::shared_ptr<OpenSegment> open = new_open_segment();
+  kills_.reserve(kills_.size() + 1);
+  working_.segments.reserve(working_.segments.size() + 1);
+  // Nothing below allocates.
+  kills_.emplace_back(open->id(), std::vector<Kill>());
+  working_.segments.push_back({open, 0, no_dead_rows(), 0});
+  open_ = std::move(open);
 }
 
 void StoredCollection::keep_open_small(size_t more_rows) {
@@ -340,26 +417,33 @@ Result<UpsertResult> StoredCollection::upsert_locked(std::string& record, const 
   const MonotonicTime start = context_->clock->now();
   keep_open_small(uses.size());
   ASSIGN_OR_RETURN(const Resolved resolved, noted(resolve(op.ids, uses)));
-  RETURN_IF_ERROR(reserve(op, uses, resolved));
-  apply_upsert(op, uses, resolved);
-  ASSIGN_OR_RETURN(*ticket, log(std::move(record)));
-  context_->metrics.write_apply_time.observe_us(elapsed_us(start, context_->clock->now()));
+  // The answer is made before the write: nothing can fail when that is done.
   UpsertResult out;
   out.created_flags.resize(op.ids.size());
   out.updated = resolved.kills.size();
   out.created = uses.size() - resolved.kills.size();
   for (size_t i = 0; i < uses.size(); ++i) out.created_flags[uses[i].first] = !resolved.exists[i];
+  RETURN_IF_ERROR(reserve(op, uses, resolved));
+  torn_ = true;  // until it is in the log
+  apply_upsert(op, uses, resolved);
+  ASSIGN_OR_RETURN(*ticket, log(std::move(record), RecordEffect::kAdds));
+  torn_ = false;
+  context_->metrics.write_apply_time.observe_us(elapsed_us(start, context_->clock->now()));
   return out;
 }
 
 Result<UpsertResult> StoredCollection::upsert(std::span<const Point> points, Deadline deadline) {
-  const CallScope call(*context_);
-  RETURN_IF_ERROR(call.status());
+  return entered(*context_, [&] { return upsert_entered(points, deadline); });
+}
+
+Result<UpsertResult> StoredCollection::upsert_entered(std::span<const Point> points,
+                                                      Deadline deadline) {
   if (points.empty()) return invalid_argument("points must not be empty");
   ASSIGN_OR_RETURN(std::string record, encode_upsert(uid_, options_, points));
   ASSIGN_OR_RETURN(const Op decoded, decode_op(as_bytes_of(record)));
   const UpsertOp& op = std::get<UpsertOp>(decoded);
   const std::vector<Use> uses = uses_of(op.ids);
+  RETURN_IF_ERROR(context_->storage->admit_growth());
   Ticket ticket;
   UpsertResult out;
   const SealAfterRefusal sealing{*context_};
@@ -398,15 +482,21 @@ Result<uint64_t> StoredCollection::remove_locked(std::span<const PointId> ids,
     return invalid_argument("ids: one delete takes at most " + std::to_string(kRecordBytesMax) +
                             " bytes of ids: got " + std::to_string(record.size()));
   }
+  torn_ = true;  // until it is in the log
   apply_remove(resolved);
-  ASSIGN_OR_RETURN(*ticket, log(std::move(record)));
+  ASSIGN_OR_RETURN(*ticket, log(std::move(record), RecordEffect::kFrees));
+  torn_ = false;
   return static_cast<uint64_t>(resolved.kills.size());
 }
 
 Result<uint64_t> StoredCollection::remove(std::span<const PointId> ids, Deadline deadline) {
-  const CallScope call(*context_);
-  RETURN_IF_ERROR(call.status());
-  RETURN_IF_ERROR(check_id_types(ids));
+  return entered(*context_, [&]() -> Result<uint64_t> {
+    RETURN_IF_ERROR(check_id_types(ids));
+    return on_reserve(*context_->storage, [&] { return remove_once(ids, deadline); });
+  });
+}
+
+Result<uint64_t> StoredCollection::remove_once(std::span<const PointId> ids, Deadline deadline) {
   const std::vector<Use> uses = uses_of(ids);
   Ticket ticket;
   std::optional<Ticket> rests_on;
@@ -422,8 +512,12 @@ Result<uint64_t> StoredCollection::remove(std::span<const PointId> ids, Deadline
 }
 
 Result<uint64_t> StoredCollection::remove_matching(const Filter& filter, Deadline deadline) {
-  const CallScope call(*context_);
-  RETURN_IF_ERROR(call.status());
+  return entered(*context_, [&] {
+    return on_reserve(*context_->storage, [&] { return remove_matching_once(filter, deadline); });
+  });
+}
+
+Result<uint64_t> StoredCollection::remove_matching_once(const Filter& filter, Deadline deadline) {
   Ticket ticket;
   std::optional<Ticket> rests_on;
   uint64_t removed = 0;
@@ -433,8 +527,10 @@ Result<uint64_t> StoredCollection::remove_matching(const Filter& filter, Deadlin
     rests_on = pending_ticket();
     note_filtered();
     ScanDeadline limit(*context_->clock, deadline);
+    const uint64_t failures = context_->storage->map_failures();
     ASSIGN_OR_RETURN(const std::vector<PointId> ids,
                      noted(matching_ids(working_, options_.id_type, filter, limit)));
+    RETURN_IF_ERROR(intact(working_, failures));
     ASSIGN_OR_RETURN(removed, remove_locked(ids, uses_of(ids), &ticket));
   }
   RETURN_IF_ERROR(finish_change(removed > 0, ticket, rests_on));
@@ -444,8 +540,6 @@ Result<uint64_t> StoredCollection::remove_matching(const Filter& filter, Deadlin
 template <typename Change>
 Result<uint64_t> StoredCollection::change_payloads(std::span<const PointId> ids, Deadline deadline,
                                                    Change change) {
-  const CallScope call(*context_);
-  RETURN_IF_ERROR(call.status());
   RETURN_IF_ERROR(check_id_types(ids));
   const std::vector<Use> uses = uses_of(ids);
   // The record carries whole points (replay must not need the old copy), so it bounds the call.
@@ -455,6 +549,7 @@ Result<uint64_t> StoredCollection::change_payloads(std::span<const PointId> ids,
                             std::to_string(kRecordBytesMax / row_bytes) + " points: got " +
                             std::to_string(uses.size()));
   }
+  RETURN_IF_ERROR(context_->storage->admit_growth());
   Ticket ticket;
   std::optional<Ticket> rests_on;
   std::optional<PointId> unknown;
@@ -491,18 +586,22 @@ Result<uint64_t> StoredCollection::change_payloads(std::span<const PointId> ids,
 
 Result<uint64_t> StoredCollection::set_payload(std::span<const PointId> ids, const Payload& keys,
                                                Deadline deadline) {
-  const Result<std::string> encoded = encode_payload(keys);
-  if (!encoded) return encoded.error();
-  return change_payloads(ids, deadline, [&](Payload& payload) {
-    for (const auto& [key, value] : keys) payload.insert_or_assign(key, value);
+  return entered(*context_, [&]() -> Result<uint64_t> {
+    const Result<std::string> encoded = encode_payload(keys);
+    if (!encoded) return encoded.error();
+    return change_payloads(ids, deadline, [&](Payload& payload) {
+      for (const auto& [key, value] : keys) payload.insert_or_assign(key, value);
+    });
   });
 }
 
 Result<uint64_t> StoredCollection::delete_payload_keys(std::span<const PointId> ids,
                                                        std::span<const std::string> keys,
                                                        Deadline deadline) {
-  return change_payloads(ids, deadline, [&](Payload& payload) {
-    for (const std::string& key : keys) payload.erase(key);
+  return entered(*context_, [&] {
+    return change_payloads(ids, deadline, [&](Payload& payload) {
+      for (const std::string& key : keys) payload.erase(key);
+    });
   });
 }
 
@@ -510,63 +609,84 @@ Result<uint64_t> StoredCollection::delete_payload_keys(std::span<const PointId> 
 
 Result<GetResult> StoredCollection::get(std::span<const PointId> ids,
                                         const GetOptions& options) const {
-  const CallScope call(*context_);
-  RETURN_IF_ERROR(call.status());
-  ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
-  GetResult out;
-  RETURN_IF_ERROR(check_id_types(ids));
-  for (const PointId& id : ids) {
-    ASSIGN_OR_RETURN(std::optional<Point> point, noted(read_point(*view, options_, id, options)));
-    if (point) {
-      out.points.push_back(std::move(*point));
-    } else {
-      out.missing.push_back(id);
+  return entered(*context_, [&]() -> Result<GetResult> {
+    const uint64_t failures = context_->storage->map_failures();
+    ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
+    GetResult out;
+    AnswerAccount account(context_);
+    RETURN_IF_ERROR(check_id_types(ids));
+    for (const PointId& id : ids) {
+      ASSIGN_OR_RETURN(std::optional<Point> point,
+                       noted(read_point(*view, options_, id, options, &account)));
+      if (point) {
+        out.points.push_back(std::move(*point));
+      } else {
+        out.missing.push_back(id);
+      }
     }
-  }
-  return out;
+    RETURN_IF_ERROR(intact(*view, failures));
+    out.memory = account.take();
+    return out;
+  });
 }
 
 Result<ListPage> StoredCollection::list(const ListRequest& request) const {
-  const CallScope call(*context_);
-  RETURN_IF_ERROR(call.status());
-  ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
-  if (request.filter != nullptr) note_filtered();
-  ScanDeadline limit(*context_->clock, request.deadline);
-  return noted(list_points(*view, options_, request, limit));
+  return entered(*context_, [&]() -> Result<ListPage> {
+    const uint64_t failures = context_->storage->map_failures();
+    ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
+    if (request.filter != nullptr) note_filtered();
+    ScanDeadline limit(*context_->clock, request.deadline);
+    AnswerAccount account(context_);
+    ASSIGN_OR_RETURN(ListPage page, noted(list_points(*view, options_, request, limit, &account)));
+    RETURN_IF_ERROR(intact(*view, failures));
+    page.memory = account.take();
+    return page;
+  });
 }
 
 Result<uint64_t> StoredCollection::count(const Filter* filter, Deadline deadline) const {
-  const CallScope call(*context_);
-  RETURN_IF_ERROR(call.status());
-  ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
-  if (filter == nullptr) return view->points;
-  note_filtered();
-  ScanDeadline limit(*context_->clock, deadline);
-  return noted(count_matching(*view, *filter, limit));
+  return entered(*context_, [&]() -> Result<uint64_t> {
+    const uint64_t failures = context_->storage->map_failures();
+    ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
+    if (filter == nullptr) return view->points;
+    note_filtered();
+    ScanDeadline limit(*context_->clock, deadline);
+    ASSIGN_OR_RETURN(const uint64_t count, noted(count_matching(*view, *filter, limit)));
+    RETURN_IF_ERROR(intact(*view, failures));
+    return count;
+  });
 }
 
 Result<SearchResult> StoredCollection::search(const SearchRequest& request) const {
-  ASSIGN_OR_RETURN(std::vector<SearchResult> results, run_search({request.query}, request));
-  return std::move(results.front());
+  return entered(*context_, [&]() -> Result<SearchResult> {
+    ASSIGN_OR_RETURN(std::vector<SearchResult> results, run_search({request.query}, request));
+    return std::move(results.front());
+  });
 }
 
 Result<std::vector<SearchResult>> StoredCollection::search_batch(
     const SearchBatchRequest& request) const {
   if (request.queries.empty()) return invalid_argument("queries must not be empty");
-  return run_search(request.queries, request.common);
+  return entered(*context_, [&] { return run_search(request.queries, request.common); });
 }
 
 Result<std::vector<SearchResult>> StoredCollection::run_search(
     const std::vector<std::span<const float>>& queries, const SearchRequest& common) const {
-  const CallScope call(*context_);
-  RETURN_IF_ERROR(call.status());
+  const uint64_t failures = context_->storage->map_failures();
   ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
   const MonotonicTime start = context_->clock->now();
-  SearchEnvironment environment{*context_->clock, *context_->pool,
-                                context_->options.ivf_nprobe_default, &bare_reads_};
+  // Candidates of all queries are kept at once, two for each hit wanted, and some.
+  constexpr uint64_t kCandidateBytes = 64;
+  AnswerAccount account(context_);
+  const uint64_t depth = std::min<uint64_t>(uint64_t{common.offset} + common.limit, view->points);
+  RETURN_IF_ERROR(account.add(queries.size() * depth * kCandidateBytes));
+  const SearchEnvironment environment{*context_->clock, *context_->pool,
+                                      context_->options.ivf_nprobe_default, &bare_reads_, &account};
   ASSIGN_OR_RETURN(std::vector<SearchResult> out,
                    noted(search_view(environment, *view, options_, queries, common)));
   tell_of_bare_reads();
+  RETURN_IF_ERROR(intact(*view, failures));
+  out.front().memory = account.take();
   // Only what was a good request makes anybody build something.
   if (common.filter != nullptr) note_filtered();
   if (common.mode != SearchMode::kExact) note_searched(out.front().metric);
@@ -672,36 +792,36 @@ uint64_t field_index_bytes(const SegmentView& part) {
 }  // namespace
 
 Result<CollectionStats> StoredCollection::stats() const {
-  const CallScope call(*context_);
-  RETURN_IF_ERROR(call.status());
-  ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
-  CollectionStats out;
-  out.info = {name_, options_, view->points};
-  for (const SegmentView& part : view->segments) {
-    SegmentStats stats;
-    stats.id = part.segment->id();
-    stats.sealed = part.segment->sealed();
-    stats.in_place = name_of(part.segment->residency());
-    stats.rows = part.rows;
-    stats.rows_deleted = part.dead->count();
-    stats.disk_bytes = part.segment->disk_bytes();
-    stats.memory_bytes = part.segment->memory_bytes();
-    add_index_stats(part, &stats);
-    for (const IndexStats& index : stats.indexes) out.index_bytes += index.disk_bytes;
-    out.index_bytes += field_index_bytes(part);
-    out.disk_bytes += stats.disk_bytes;
-    out.memory_bytes += stats.memory_bytes;
-    out.segments.push_back(stats);
-  }
-  out.audit = samples_.summary(context_->clock->now());
-  return out;
+  return entered(*context_, [&]() -> Result<CollectionStats> {
+    ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, readable());
+    CollectionStats out;
+    out.info = {name_, options_, view->points};
+    for (const SegmentView& part : view->segments) {
+      SegmentStats stats;
+      stats.id = part.segment->id();
+      stats.sealed = part.segment->sealed();
+      stats.in_place = name_of(part.segment->residency());
+      stats.rows = part.rows;
+      stats.rows_deleted = part.dead->count();
+      stats.disk_bytes = part.segment->disk_bytes();
+      stats.memory_bytes = part.segment->memory_bytes();
+      add_index_stats(part, &stats);
+      for (const IndexStats& index : stats.indexes) out.index_bytes += index.disk_bytes;
+      out.index_bytes += field_index_bytes(part);
+      out.disk_bytes += stats.disk_bytes;
+      out.memory_bytes += stats.memory_bytes;
+      out.segments.push_back(stats);
+    }
+    out.audit = samples_.summary(context_->clock->now());
+    return out;
+  });
 }
 
 Status StoredCollection::optimize() {
-  const CallScope call(*context_);
-  RETURN_IF_ERROR(call.status());
-  RETURN_IF_ERROR(readable().status());
-  return context_->optimize(*this);
+  return entered(*context_, [&]() -> Status {
+    RETURN_IF_ERROR(readable().status());
+    return context_->optimize(*this);
+  });
 }
 
 // ---- recovery -----------------------------------------------------------------------------------
@@ -719,6 +839,7 @@ Status StoredCollection::load(const std::vector<SegmentId>& segments, Lsn applie
                      SealedSegment::open(std::move(file), options_.dimension, options_.id_type));
     ASSIGN_OR_RETURN(const std::vector<Kill> more, segment->kills());
     kills.insert(kills.end(), more.begin(), more.end());
+    if (segment->failed()) return corruption("segment cannot be read: " + std::to_string(id));
     const RowId rows = segment->rows_count();
     working_.segments.push_back({std::move(segment), rows, no_dead_rows(), 0});
   }
@@ -783,6 +904,7 @@ Result<FrozenRows> StoredCollection::freeze() {
   MutexLock lock(mutex_);
   FrozenRows out;
   if (quarantined_.load(std::memory_order_relaxed)) return out;
+  mend();
   if (context_->storage->generation() != generation_) roll_back();
   const bool open_is_empty = open_->rows_appended() == 0 && kills_.back().second.empty();
   if (!open_is_empty) retire_open();
@@ -862,8 +984,10 @@ Result<View> StoredCollection::replaced(
 Status StoredCollection::replace(const std::vector<SegmentView>& removed,
                                  const std::vector<std::shared_ptr<const SealedSegment>>& added) {
   MutexLock lock(mutex_);
+  mend();
   ASSIGN_OR_RETURN(View working, noted(replaced(working_, removed, added)));
-  ASSIGN_OR_RETURN(View published, noted(replaced(*published_.get(), removed, added)));
+  ASSIGN_OR_RETURN(View shown, noted(replaced(*published_.get(), removed, added)));
+  auto published = std::make_shared<const View>(std::move(shown));
   std::vector<std::shared_ptr<const View>> pending;
   for (const Pending& entry : pending_) {
     ASSIGN_OR_RETURN(View view, noted(replaced(*entry.view, removed, added)));
@@ -881,11 +1005,14 @@ Status StoredCollection::replace(const std::vector<SegmentView>& removed,
       kill.segment = added[0]->id();
     }
   }
+  for (const SegmentView& base : removed) {
+    if (base.segment->failed()) return corruption("a segment that was merged cannot be read");
+  }
   // Nothing below can fail.
   kills_ = std::move(all_kills);
   working_ = std::move(working);
   for (size_t i = 0; i < pending.size(); ++i) pending_[i].view = std::move(pending[i]);
-  published_.set(std::make_shared<const View>(std::move(published)));
+  published_.set(std::move(published));
   return {};
 }
 

@@ -122,6 +122,11 @@ class StoredCollection final : public Collection {
   void note_filtered() const;
   /// The published view. Errors: corruption, not_found.
   Result<std::shared_ptr<const View>> current_view() const { return readable(); }
+  /// Whether what was read of the view since `failures` maps had failed is to be believed.
+  /// Errors: corruption, and the collection is quarantined: a segment file cannot be read;
+  /// unavailable: an index could not, and is not used again. Cost: two calls, until a first file of
+  /// the process fails.
+  Status intact(const View& view, uint64_t failures) const;
   /// Queries kept for the auditor.
   QuerySamples& samples() const { return samples_; }
   /// Refuses everything from now on: the collection was dropped.
@@ -135,8 +140,9 @@ class StoredCollection final : public Collection {
   };
   Catalogued catalogued;
 
-  /// The record that created it; its outcome decides whether the collection exists.
-  void set_create_ticket(const Ticket& ticket) EXCLUDES(state_mutex_);
+  /// The record that created it, and gives it its uid; the record's outcome decides whether the
+  /// collection exists. Once, before anybody else knows it.
+  void set_created(const Ticket& ticket) EXCLUDES(state_mutex_);
   Ticket create_ticket() const EXCLUDES(state_mutex_);
   /// The record that drops it, from when it is in the log until it is known to be refused.
   void set_drop_ticket(const std::optional<Ticket>& ticket) EXCLUDES(state_mutex_);
@@ -196,7 +202,7 @@ class StoredCollection final : public Collection {
       REQUIRES(mutex_);
   void apply_remove(const Resolved& resolved) REQUIRES(mutex_);
   void kill_rows(const std::vector<Kill>& kills) REQUIRES(mutex_);
-  Result<Ticket> log(std::string record) REQUIRES(mutex_);
+  Result<Ticket> log(std::string record, RecordEffect effect) REQUIRES(mutex_);
   Status finish_write(const Ticket& ticket) EXCLUDES(mutex_);
   /// The end of a call that may have found nothing to write: waits for `ticket` if it `wrote`, else
   /// for the write that its answer rests on.
@@ -207,6 +213,10 @@ class StoredCollection final : public Collection {
                                      std::span<const Use> uses, Ticket* ticket) REQUIRES(mutex_);
   Result<uint64_t> remove_locked(std::span<const PointId> ids, std::span<const Use> uses,
                                  Ticket* ticket) REQUIRES(mutex_);
+  Result<UpsertResult> upsert_entered(std::span<const Point> points, Deadline deadline)
+      EXCLUDES(mutex_);
+  Result<uint64_t> remove_once(std::span<const PointId> ids, Deadline deadline) EXCLUDES(mutex_);
+  Result<uint64_t> remove_matching_once(const Filter& filter, Deadline deadline) EXCLUDES(mutex_);
   /// The write that an answer of "nothing to do" rests on, if that is not committed yet: such an
   /// answer must not tell of what a crash could undo.
   std::optional<Ticket> pending_ticket() const REQUIRES(mutex_);
@@ -216,6 +226,12 @@ class StoredCollection final : public Collection {
 
   void publish_through(const Ticket& ticket) REQUIRES(mutex_);
   void roll_back() REQUIRES(mutex_);
+  /// Makes `view` the working state again, with a new open segment: what was applied since never
+  /// happened. Changes nothing when memory runs out.
+  void take_back_to(const View& view) REQUIRES(mutex_);
+  /// The same for a write that ended in the middle of being applied, if one did.
+  void mend() REQUIRES(mutex_);
+  std::shared_ptr<OpenSegment> new_open_segment() const;
   void retire_open() REQUIRES(mutex_);
   /// Begins another open segment when this one would hold too many rows.
   void keep_open_small(size_t more_rows) REQUIRES(mutex_);
@@ -225,7 +241,7 @@ class StoredCollection final : public Collection {
 
   // Constant after construction.
   const std::shared_ptr<EngineContext> context_;
-  const CollectionUid uid_;
+  CollectionUid uid_;  // 0 until the create record has its place
   const std::string name_;
   const CollectionOptions options_;
   /// Rows of one open segment at most, so that what is sealed is not too large to be indexed within
@@ -246,6 +262,8 @@ class StoredCollection final : public Collection {
   mutable Mutex mutex_;
   View working_ GUARDED_BY(mutex_);  // applied, perhaps not committed
   std::shared_ptr<OpenSegment> open_ GUARDED_BY(mutex_);
+  /// Memory ran out while a write was applied: the working state is to be taken back first.
+  bool torn_ GUARDED_BY(mutex_) = false;
   /// Kills by unsealed segments, by segment id in the order of working_.segments.
   std::vector<std::pair<SegmentId, std::vector<Kill>>> kills_ GUARDED_BY(mutex_);
   std::deque<Pending> pending_ GUARDED_BY(mutex_);

@@ -771,7 +771,8 @@ Result<std::shared_ptr<const VectorIndex>> VectorIndex::open(const Read& read, u
   out->graph_ = {neighbours, rows, header.degree, {entries, header.entries}};
   ASSIGN_OR_RETURN(const RecallPoint* curve,
                    part_as<RecallPoint>(read, IndexPart::kCurve, header.curve));
-  out->curve_ = {curve, header.curve};
+  out->owned_.curve.assign(curve, curve + header.curve);
+  out->curve_ = out->owned_.curve;
   RETURN_IF_ERROR(out->open_lists(read, header.lists, header.list_members, header.list_curve));
   RETURN_IF_ERROR(out->check());
   return std::shared_ptr<const VectorIndex>(std::move(out));
@@ -790,10 +791,11 @@ Status VectorIndex::open_lists(const Read& read, size_t lists, size_t members, s
   ASSIGN_OR_RETURN(const uint32_t* rows, part_as<uint32_t>(read, IndexPart::kIvfMembers, members));
   ASSIGN_OR_RETURN(const uint8_t* high,
                    part_as<uint8_t>(read, IndexPart::kIvfHigh, members * stride));
+  owned_.offsets.assign(offsets, offsets + lists + 1);
   ivf_ = {{centroids, lists * layout.coordinates},
           {centroid_high, lists * stride},
           {radii, lists},
-          {offsets, lists + 1},
+          owned_.offsets,
           {rows, members},
           {high, members * stride},
           {}};
@@ -806,7 +808,8 @@ Status VectorIndex::open_lists(const Read& read, size_t lists, size_t members, s
   ivf_dismissed_ = *dismissed;
   ASSIGN_OR_RETURN(const RecallPoint* curve,
                    part_as<RecallPoint>(read, IndexPart::kIvfCurve, points));
-  ivf_curve_ = {curve, points};
+  owned_.list_curve.assign(curve, curve + points);
+  ivf_curve_ = owned_.list_curve;
   return IvfView::check(ivf_, layout, rows_);
 }
 

@@ -209,6 +209,14 @@ class VectorIndex {
   std::span<const RecallPoint> graph_curve(const MeasuredRecall* measured) const;
   std::span<const RecallPoint> list_curve(const MeasuredRecall* measured) const;
 
+  /// Copies of what loops and plans are bounded by: what is read in place may turn to zeros under
+  /// us (MappedFile::failed), which must cost an answer, not the process.
+  struct Owned {
+    std::vector<uint32_t> offsets;
+    std::vector<RecallPoint> curve;
+    std::vector<RecallPoint> list_curve;
+  };
+  Owned owned_;
   Metric metric_ = Metric::kL2;
   uint32_t rows_ = 0;
   uint32_t dimension_ = 0;

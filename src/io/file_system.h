@@ -36,8 +36,13 @@ class WritableFile {
   /// dropped the data and report success the second time.
   virtual Status sync() = 0;
 
-  /// Cuts the file to `size` bytes; the next append goes there.
+  /// Cuts the file to `size` bytes; the next append goes there. Space allocated beyond goes back.
   virtual Status truncate(uint64_t size) = 0;
+
+  /// Takes space so that the file can grow to `bytes` and meet no storage_full on the way. Its size
+  /// and content stay. Not durable: a power cut may give the space back.
+  /// Errors: storage_full, and nothing is kept; failed_precondition when the file system cannot.
+  virtual Status allocate(uint64_t bytes) = 0;
 
   /// Bytes in the file: those before opening plus those appended.
   virtual uint64_t size() const = 0;
@@ -54,6 +59,9 @@ class MappedFile {
     if (!out.empty()) std::memcpy(out.data(), bytes().data() + offset, out.size());
     return Status();
   }
+  /// Some bytes could not be read: since then zeros may have been found in their place, and what
+  /// was computed from them means nothing. Never becomes false again. Cost: an atomic load.
+  virtual bool failed() const { return false; }
   /// Says that the bytes will not be needed for a while: they leave this process's resident memory,
   /// not the system's cache, and come back when touched.
   virtual void forget_pages() const {}
@@ -87,6 +95,8 @@ class FileSystem {
   virtual Result<std::string> read_at(const std::string& path, uint64_t offset, uint64_t size) = 0;
   /// The whole file as it is now. REQUIRES: nobody writes it while mapped. Errors: not_found.
   virtual Result<std::unique_ptr<MappedFile>> map(const std::string& path) = 0;
+  /// How many maps have failed so far, whoever made them. Cost: an atomic load.
+  virtual uint64_t map_failures() const { return 0; }
   virtual Result<uint64_t> file_size(const std::string& path) = 0;
 
   /// Replaces `to` by `from`, atomically for readers; durable after sync_dir. After a power cut

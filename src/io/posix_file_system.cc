@@ -20,10 +20,14 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <map>
 #include <utility>
 
 #include "base/check.h"
+#include "base/memory_guard.h"
+#include "base/mutex.h"
 #include "io/file_system.h"
+#include "io/mapped_range.h"
 
 namespace aionbd {
 namespace {
@@ -50,12 +54,17 @@ Code code_of(int error) {
 
 /// "cannot sync 'dir/name': Input/output error".
 Status error_of(std::string_view what, const std::string& path, int error) {
-  std::array<char, 256> buffer{};
-  // The GNU strerror_r returns the text, which may or may not be in the buffer.
-  const char* text = strerror_r(error, buffer.data(), buffer.size());
-  std::string message = "cannot ";
-  message.append(what).append(" '").append(path).append("': ").append(text);
-  return Status(code_of(error), std::move(message));
+  // Without memory for the text the code must still be told: callers act by it.
+  Status out(code_of(error), "I/O error");
+  as_memory_allows([&] {
+    std::array<char, 256> buffer{};
+    // The GNU strerror_r returns the text, which may or may not be in the buffer.
+    const char* text = strerror_r(error, buffer.data(), buffer.size());
+    std::string message = "cannot ";
+    message.append(what).append(" '").append(path).append("': ").append(text);
+    out = Status(code_of(error), std::move(message));
+  });
+  return out;
 }
 
 template <typename Call>
@@ -144,6 +153,23 @@ class PosixWritableFile final : public WritableFile {
     return Status();
   }
 
+  Status allocate(uint64_t bytes) override {
+    if (bytes <= size_) return Status();
+    // Not posix_fallocate: where the file system cannot, that one writes zeros on its own account.
+    const int done = retry_on_eintr([&] {
+      return ::fallocate(file_.get(), FALLOC_FL_KEEP_SIZE, static_cast<off_t>(size_),
+                         static_cast<off_t>(bytes - size_));
+    });
+    if (done == 0) return Status();
+    const int error = errno;
+    // What was allocated before the space ran out goes back at once: others need it.
+    const int given_back = ::ftruncate(file_.get(), static_cast<off_t>(size_));
+    static_cast<void>(given_back);  // the file's owner truncates it next, or removes it
+    const Status status = error_of("allocate space for", path_, error);
+    const bool cannot = error == EOPNOTSUPP || error == ENOSYS;
+    return cannot ? failed_precondition(status.message()) : status;
+  }
+
   uint64_t size() const override { return size_; }
 
  private:
@@ -152,17 +178,34 @@ class PosixWritableFile final : public WritableFile {
   uint64_t size_;
 };
 
+/// Unmaps at its end. Thread safety: single owner.
+struct Mapping {
+  Mapping() = default;
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  ~Mapping() {
+    if (size != 0) ::munmap(address, size);
+  }
+  void* address = nullptr;
+  size_t size = 0;
+};
+
 /// The descriptor that read_at needs is opened at its first call: most stores never make one, and
 /// they should not need a descriptor a file. Where the name is gone by then, or the process has too
 /// many open files, the bytes are copied from where they are mapped.
 class PosixMappedFile final : public MappedFile {
  public:
-  PosixMappedFile(void* address, size_t size, std::string path, dev_t device, ino_t inode)
-      : address_(address), size_(size), path_(std::move(path)), device_(device), inode_(inode) {}
+  PosixMappedFile(std::unique_ptr<Mapping> mapping, std::string path, dev_t device, ino_t inode)
+      : mapping_(std::move(mapping)),
+        address_(mapping_->address),
+        size_(mapping_->size),
+        range_(address_, size_),
+        path_(std::move(path)),
+        device_(device),
+        inode_(inode) {}
   PosixMappedFile(const PosixMappedFile&) = delete;
   PosixMappedFile& operator=(const PosixMappedFile&) = delete;
   ~PosixMappedFile() override {
-    if (size_ != 0) ::munmap(address_, size_);
     if (const int fd = fd_.load(); fd >= 0) ::close(fd);
   }
   Bytes bytes() const override { return {static_cast<const std::byte*>(address_), size_}; }
@@ -176,13 +219,18 @@ class PosixMappedFile final : public MappedFile {
         return ::pread(fd, out.data(), std::min(out.size(), kReadBytesMax),
                        static_cast<off_t>(offset));
       });
-      if (got < 0) return error_of("read", path_, errno);
-      if (got == 0) return io_error("file became shorter: '" + path_ + "'");
+      if (got <= 0) {
+        const int error = errno;
+        range_.mark_failed();
+        if (got < 0) return error_of("read", path_, error);
+        return io_error("file became shorter: '" + path_ + "'");
+      }
       out = out.subspan(static_cast<size_t>(got));
       offset += static_cast<uint64_t>(got);
     }
     return Status();
   }
+  bool failed() const override { return range_.failed(); }
   void forget_pages() const override {
     // Best effort; the map is read-only, so nothing can be lost.
     if (size_ != 0) (void)::madvise(address_, size_, MADV_DONTNEED);
@@ -209,30 +257,65 @@ class PosixMappedFile final : public MappedFile {
     return before;
   }
 
+  const std::unique_ptr<Mapping> mapping_;  // goes last
   void* const address_;
   const size_t size_;
+  const MappedRange range_;
   const std::string path_;
   const dev_t device_;
   const ino_t inode_;
   mutable std::atomic<int> fd_{kNotOpened};
 };
 
-class PosixFileLock final : public FileLock {
- public:
-  explicit PosixFileLock(Descriptor file) : file_(std::move(file)) {}
-
- private:
-  const Descriptor file_;
-};
-
-Status sync_directory(const std::string& dir) {
+Result<Descriptor> open_directory(const std::string& dir) {
   const int fd =
       retry_on_eintr([&] { return ::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
   if (fd < 0) return error_of("open directory", dir, errno);
-  const Descriptor file(fd);
+  return Descriptor(fd);
+}
+
+Status sync_directory(const std::string& dir) {
+  ASSIGN_OR_RETURN(const Descriptor file, open_directory(dir));
   if (::fsync(file.get()) != 0) return error_of("sync directory", dir, errno);
   return Status();
 }
+
+/// Descriptors of the directories somebody has locked. A store that cannot sync its directory
+/// cannot go on, so it must not need a free descriptor for that. Thread safety: safe.
+class LockedDirs {
+ public:
+  void add(const std::string& dir, Descriptor file) {
+    MutexLock lock(mutex_);
+    dirs_.insert_or_assign(dir, std::make_shared<const Descriptor>(std::move(file)));
+  }
+  void remove(const std::string& dir) {
+    MutexLock lock(mutex_);
+    dirs_.erase(dir);
+  }
+  std::shared_ptr<const Descriptor> find(const std::string& dir) {
+    MutexLock lock(mutex_);
+    const auto found = dirs_.find(dir);
+    return found == dirs_.end() ? nullptr : found->second;
+  }
+
+ private:
+  Mutex mutex_;
+  std::map<std::string, std::shared_ptr<const Descriptor>> dirs_ GUARDED_BY(mutex_);
+};
+
+class PosixFileLock final : public FileLock {
+ public:
+  PosixFileLock(Descriptor file, LockedDirs& dirs, std::string dir)
+      : file_(std::move(file)), dirs_(dirs), dir_(std::move(dir)) {}
+  PosixFileLock(const PosixFileLock&) = delete;
+  PosixFileLock& operator=(const PosixFileLock&) = delete;
+  ~PosixFileLock() override { dirs_.remove(dir_); }
+
+ private:
+  const Descriptor file_;
+  LockedDirs& dirs_;
+  const std::string dir_;
+};
 
 /// "a/b" of "a/b/c"; "." of "c"; "/" of "/c".
 std::string parent_of(const std::string& path) {
@@ -300,7 +383,12 @@ class PosixFileSystem final : public FileSystem {
     return names;
   }
 
-  Status sync_dir(const std::string& dir) override { return sync_directory(dir); }
+  Status sync_dir(const std::string& dir) override {
+    const std::shared_ptr<const Descriptor> held = locked_dirs_.find(dir);
+    if (held == nullptr) return sync_directory(dir);
+    if (::fsync(held->get()) != 0) return error_of("sync directory", dir, errno);
+    return Status();
+  }
 
   Result<std::unique_ptr<WritableFile>> create(const std::string& path) override {
     ASSIGN_OR_RETURN(Descriptor file, open_file(path, O_WRONLY | O_CREAT | O_TRUNC, "create"));
@@ -339,14 +427,18 @@ class PosixFileSystem final : public FileSystem {
     ASSIGN_OR_RETURN(const uint64_t size, size_of(file, path));
     struct stat info {};
     if (::fstat(file.get(), &info) != 0) return error_of("stat", path, errno);
-    void* address = nullptr;
+    auto mapping = std::make_unique<Mapping>();
     if (size != 0) {  // mmap refuses an empty range
-      address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
+      void* const address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
       if (address == MAP_FAILED) return error_of("map", path, errno);
+      mapping->address = address;
+      mapping->size = size;
     }
     return std::unique_ptr<MappedFile>(
-        std::make_unique<PosixMappedFile>(address, size, path, info.st_dev, info.st_ino));
+        std::make_unique<PosixMappedFile>(std::move(mapping), path, info.st_dev, info.st_ino));
   }
+
+  uint64_t map_failures() const override { return mapped_faults_count(); }
 
   Result<uint64_t> file_size(const std::string& path) override {
     struct stat info {};
@@ -383,7 +475,11 @@ class PosixFileSystem final : public FileSystem {
       }
       return error_of("lock", path, errno);
     }
-    return std::unique_ptr<FileLock>(std::make_unique<PosixFileLock>(std::move(file)));
+    std::string dir = parent_of(path);
+    ASSIGN_OR_RETURN(Descriptor directory, open_directory(dir));
+    locked_dirs_.add(dir, std::move(directory));
+    return std::unique_ptr<FileLock>(
+        std::make_unique<PosixFileLock>(std::move(file), locked_dirs_, std::move(dir)));
   }
 
   Result<bool> is_locked(const std::string& path) override {
@@ -397,6 +493,9 @@ class PosixFileSystem final : public FileSystem {
     if (errno == EWOULDBLOCK) return true;
     return error_of("look at the lock of", path, errno);
   }
+
+ private:
+  LockedDirs locked_dirs_;
 };
 
 }  // namespace

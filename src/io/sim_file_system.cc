@@ -62,6 +62,7 @@ std::string_view file_op_name(FileOp op) {
     case FileOp::kSync: return "sync";
     case FileOp::kTruncate: return "truncate";
     case FileOp::kExchange: return "exchange";
+    case FileOp::kAllocate: return "allocate";
   }
   return "";
 }
@@ -146,6 +147,7 @@ class SimWritableFile final : public WritableFile {
   }
   Status sync() override { return files_->sync_node(node_, path_); }
   Status truncate(uint64_t size) override { return files_->truncate_node(node_, path_, size); }
+  Status allocate(uint64_t bytes) override { return files_->allocate_node(node_, path_, bytes); }
   uint64_t size() const override {
     MutexLock lock(files_->mutex_);
     return node_->current.size();
@@ -187,7 +189,7 @@ std::optional<FileFault> SimFileSystem::before(FileOp op, const std::string& pat
         std::string line(file_op_name(op));
         line.append(" ").append(path);
         if (!to.empty()) line.append(" ").append(to);
-        if (op == FileOp::kAppend || op == FileOp::kTruncate) {
+        if (op == FileOp::kAppend || op == FileOp::kTruncate || op == FileOp::kAllocate) {
           line.append(" ").append(std::to_string(bytes));
         }
         trace_.push_back(std::move(line));
@@ -292,6 +294,7 @@ Result<std::unique_ptr<WritableFile>> SimFileSystem::create(const std::string& p
   } else if (node->current.size() != 0) {
     truncate_to(*node, 0);
   }
+  node->allocated = 0;
   return std::unique_ptr<WritableFile>(std::make_unique<SimWritableFile>(this, node, path));
 }
 
@@ -434,13 +437,20 @@ void SimFileSystem::note_freed(const Node& node) {
   freed_.push_back(node.current);
 }
 
+uint64_t SimFileSystem::used() const {
+  uint64_t bytes = 0;
+  for (const auto& dir : dirs_) {
+    for (const auto& entry : dir.second->entries) {
+      bytes += std::max(entry.second->current.size(), entry.second->allocated);
+    }
+  }
+  return bytes;
+}
+
 uint64_t SimFileSystem::room() const {
   if (capacity_ == UINT64_MAX) return UINT64_MAX;
-  uint64_t used = 0;
-  for (const auto& dir : dirs_) {
-    for (const auto& entry : dir.second->entries) used += entry.second->current.size();
-  }
-  return capacity_ > used ? capacity_ - used : 0;
+  const uint64_t taken = used();
+  return capacity_ > taken ? capacity_ - taken : 0;
 }
 
 Status SimFileSystem::append_to(const NodePtr& node, const std::string& path,
@@ -450,6 +460,9 @@ Status SimFileSystem::append_to(const NodePtr& node, const std::string& path,
   auto fault = before(FileOp::kAppend, path, "", bytes);
   MutexLock lock(mutex_);
   uint64_t allowed = crashed_ ? 0 : room();
+  if (node->allocated > node->current.size() && allowed < bytes) {
+    allowed += node->allocated - node->current.size();
+  }
   if (fault.has_value()) {
     allowed = crashed_ ? 0 : std::min(allowed, fault->bytes_written);
   } else if (allowed < bytes) {
@@ -486,6 +499,20 @@ Status SimFileSystem::truncate_node(const NodePtr& node, const std::string& path
   if (auto fault = before(FileOp::kTruncate, path, "", size)) return fault->error;
   MutexLock lock(mutex_);
   truncate_to(*node, size);
+  node->allocated = 0;
+  return Status();
+}
+
+Status SimFileSystem::allocate_node(const NodePtr& node, const std::string& path, uint64_t bytes) {
+  if (auto fault = before(FileOp::kAllocate, path, "", bytes)) return fault->error;
+  MutexLock lock(mutex_);
+  const uint64_t has = std::max(node->current.size(), node->allocated);
+  if (bytes <= has) return Status();
+  if (bytes - has > room()) {
+    node->allocated = 0;
+    return storage_full("cannot allocate space for '" + path + "': simulated disk is full");
+  }
+  node->allocated = bytes;
   return Status();
 }
 
@@ -540,6 +567,10 @@ void SimFileSystem::fail(FileOp op, std::string path_part, uint64_t nth, FileFau
 void SimFileSystem::set_capacity(uint64_t bytes) {
   MutexLock lock(mutex_);
   capacity_ = bytes;
+}
+uint64_t SimFileSystem::used_bytes() const {
+  MutexLock lock(mutex_);
+  return used();
 }
 uint64_t SimFileSystem::mutations_count() const {
   MutexLock lock(mutex_);

@@ -45,6 +45,7 @@ enum class FileOp : uint8_t {
   kSync,
   kTruncate,
   kExchange,
+  kAllocate,
 };
 
 /// Lower-case name, e.g. "sync_dir".
@@ -135,8 +136,11 @@ class SimFileSystem final : public FileSystem {
   /// Fails the nth (from 1) call of this kind whose path contains `path_part`, once or from then
   /// on. Replaces the hook.
   void fail(FileOp op, std::string path_part, uint64_t nth, FileFault fault, bool sticky);
-  /// Total bytes of all files; an append beyond it writes what fits and fails with storage_full.
+  /// Total bytes of all files, with what is allocated for them; an append beyond it writes what
+  /// fits and fails with storage_full, an allocation beyond it keeps nothing.
   void set_capacity(uint64_t bytes);
+  /// What of the capacity is taken now.
+  uint64_t used_bytes() const;
 
   uint64_t mutations_count() const;
   /// One line per mutation: "append store/wal 112". Kept only after this call.
@@ -181,6 +185,7 @@ class SimFileSystem final : public FileSystem {
     SimContent durable;
     std::vector<ContentOp> unsynced;
     SimContent cut_off;  // longest content that was cut off or lost: what old blocks may show again
+    uint64_t allocated = 0;  // space is taken up to here, if that is beyond the content
   };
   using NodePtr = std::shared_ptr<Node>;
   /// An unsynced change of a directory: `to` now is `node` (unless null), `from` is gone.
@@ -214,12 +219,14 @@ class SimFileSystem final : public FileSystem {
   Dir* dir_of(const std::string& path) REQUIRES(mutex_);
   void write_to(Node& node, Bytes bytes) REQUIRES(mutex_);
   void truncate_to(Node& node, uint64_t size) REQUIRES(mutex_);
+  uint64_t used() const REQUIRES(mutex_);
   uint64_t room() const REQUIRES(mutex_);
   void note_freed(const Node& node) REQUIRES(mutex_);
 
   Status append_to(const NodePtr& node, const std::string& path, std::span<const Bytes> parts);
   Status sync_node(const NodePtr& node, const std::string& path);
   Status truncate_node(const NodePtr& node, const std::string& path, uint64_t size);
+  Status allocate_node(const NodePtr& node, const std::string& path, uint64_t bytes);
   void unlock(const std::string& path);
 
   std::unique_ptr<SimFileSystem> image(Survival survival) const;

@@ -32,6 +32,7 @@
 #include <thread>
 #include <unordered_set>
 
+#include "base/memory_guard.h"
 #include "base/mutex.h"
 #include "base/rng.h"
 #include "server/json.h"
@@ -146,6 +147,7 @@ void HttpResponse::clear() {
   if (body.capacity() > kBodyKeptBytes) body.shrink_to_fit();
   fields.clear();
   close = false;
+  memory.reset();
 }
 
 class Connection;
@@ -185,6 +187,7 @@ class HttpServer::State : public std::enable_shared_from_this<HttpServer::State>
   void accept();
   void on_accept(error_code error, tcp::socket socket);
   void sweep();
+  void look_at_connections() EXCLUDES(mutex_);
   void add_thread() REQUIRES(mutex_);
   void close_all(bool only_idle) EXCLUDES(mutex_);
 
@@ -235,7 +238,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
     wait_until(type, phase, std::chrono::steady_clock::now() + timeout);
   }
   void wait_until(tcp::socket::wait_type type, Phase phase, MonotonicTime expires) EXCLUDES(mutex_);
+  template <typename Work>
+  void guarded(Work work);
   void on_ready(error_code error);
+  void ready(error_code error);
   void on_expired();
   void advance();
   Step read_input();
@@ -317,7 +323,20 @@ void Connection::cancel_if(MonotonicTime now, bool idle_too, bool all) {
   socket_.cancel(ignored);
 }
 
+/// Where a thread of the pool begins to work for this connection. What the handlers cannot get is
+/// an answer (HttpApplication::handle); what the transport cannot get ends the connection.
+template <typename Work>
+void Connection::guarded(Work work) {
+  if (as_memory_allows(work)) return;
+  server_->counters_.overloaded.add();
+  close();
+}
+
 void Connection::on_ready(error_code error) {
+  guarded([&] { ready(error); });
+}
+
+void Connection::ready(error_code error) {
   bool expired = false;
   {
     MutexLock lock(mutex_);
@@ -582,20 +601,25 @@ Connection::Step Connection::dispatch() {
 
 void Connection::handle_now(bool holds_slot) {
   server_->begin_handling();
-  server_->application_.handle(request_, response_);
+  server_->application_.handle(request_, response_);  // does not throw
   server_->end_handling();
   if (holds_slot) server_->leave();
 }
 
 void Connection::resume() {
-  handle_now(true);
-  if (send() == Step::kGoOn) advance();
+  guarded([this] {
+    handle_now(true);
+    if (send() == Step::kGoOn) advance();
+  });
 }
 
 void Connection::expire_parked() {
-  server_->application_.answer_fault(
-      {408, "request_timeout", "no time was left when a work slot became free", false}, response_);
-  if (send() == Step::kGoOn) advance();
+  guarded([this] {
+    server_->application_.answer_fault(
+        {408, "request_timeout", "no time was left when a work slot became free", false},
+        response_);
+    if (send() == Step::kGoOn) advance();
+  });
 }
 
 /// Answers for the protocol layer and closes: after a fault nobody knows where the next request
@@ -746,6 +770,8 @@ void HttpServer::State::add_thread() {
     counters_.threads.set(static_cast<int64_t>(running_));
   } catch (const std::system_error&) {
     logger_.warning("server: the system refuses another thread");
+  } catch (const std::bad_alloc&) {
+    // Those that run go on.
   }
 }
 
@@ -774,13 +800,17 @@ void HttpServer::State::on_accept(error_code error, tcp::socket socket) {
     error_code ignored;
     socket.non_blocking(true, ignored);
     socket.set_option(tcp::no_delay(true), ignored);
-    const auto connection = std::make_shared<Connection>(shared_from_this(), std::move(socket));
-    {
-      MutexLock lock(mutex_);
-      connections_.insert(connection.get());
-      counters_.connections.set(static_cast<int64_t>(connections_.size()));
-    }
-    connection->start();
+    // Without memory for another one, it is closed.
+    const bool served = as_memory_allows([&] {
+      const auto connection = std::make_shared<Connection>(shared_from_this(), std::move(socket));
+      {
+        MutexLock lock(mutex_);
+        connections_.insert(connection.get());
+        counters_.connections.set(static_cast<int64_t>(connections_.size()));
+      }
+      connection->start();
+    });
+    if (!served) counters_.connections_refused.add();
   } else {
     counters_.connections_refused.add();
   }
@@ -795,6 +825,15 @@ void HttpServer::State::forget(Connection* connection) {
 }
 
 void HttpServer::State::sweep() {
+  as_memory_allows([this] { look_at_connections(); });
+  if (finished_.load()) return;
+  sweep_timer_.expires_after(kSweepInterval);
+  sweep_timer_.async_wait([self = shared_from_this()](error_code error) {
+    if (!error && !self->finished_.load()) self->sweep();
+  });
+}
+
+void HttpServer::State::look_at_connections() {
   const MonotonicTime now = std::chrono::steady_clock::now();
   std::vector<std::shared_ptr<Connection>> late;
   std::vector<std::shared_ptr<Connection>> all;
@@ -815,12 +854,6 @@ void HttpServer::State::sweep() {
     asio::post(io_, [connection] { connection->expire_parked(); });
   }
   for (const auto& connection : all) connection->cancel_if(now, stopping_.load(), false);
-  all.clear();
-  if (finished_.load()) return;
-  sweep_timer_.expires_after(kSweepInterval);
-  sweep_timer_.async_wait([self = shared_from_this()](error_code error) {
-    if (!error && !self->finished_.load()) self->sweep();
-  });
 }
 
 HttpServer::State::Entry HttpServer::State::enter(const std::shared_ptr<Connection>& connection) {
@@ -848,7 +881,8 @@ void HttpServer::State::leave() {
     parked_.pop_front();
     counters_.parked.set(static_cast<int64_t>(parked_.size()));
   }
-  asio::post(io_, [next] { next->resume(); });
+  // Without memory to hand it on, the slot is used here and now, one request after the other.
+  if (!as_memory_allows([&] { asio::post(io_, [next] { next->resume(); }); })) next->resume();
 }
 
 void HttpServer::State::begin_handling() {

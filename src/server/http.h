@@ -40,6 +40,8 @@ struct HttpResponse {
   /// Extra fields; values are ours, never a client's.
   std::vector<std::pair<std::string_view, std::string>> fields;
   bool close = false;
+  /// Whatever counts the memory of the answer, until it is sent.
+  std::shared_ptr<void> memory;
 
   void clear();
 };

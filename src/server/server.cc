@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <thread>
 
+#include "base/memory_guard.h"
 #include "base/mutex.h"
 #include "server/context.h"
 #include "server/http.h"
@@ -15,6 +17,14 @@ namespace {
 
 /// Seconds a refused client should wait; short, because overload here is a matter of queueing.
 constexpr std::string_view kRetryAfterSeconds = "1";
+
+/// Memory that reading one byte of a body takes, the byte itself included: the parser's marks, then
+/// points or queries, then the log record.
+constexpr uint64_t kHeldPerBodyByte = 8;
+/// Answers below this are not counted; a connection keeps as much anyway.
+constexpr size_t kAnswerBytesCounted = 64 * 1024;
+/// Of a memory budget: what bodies may take while they arrive.
+constexpr uint64_t kBodyShare = 4;
 
 /// application/json, with no parameter but charset=utf-8.
 bool is_json_type(const std::string_view* value) {
@@ -58,6 +68,7 @@ class Server::State : public HttpApplication {
   void finished(const HttpRequest& request, const HttpResponse& response, uint64_t us) override;
 
  private:
+  Status work_on(HttpRequest& request, HttpResponse& response);
   void answer_status(const Status& status, const HttpRequest& request, HttpResponse& response);
 
   ServerContext context_;
@@ -81,6 +92,9 @@ Status Server::State::listen() {
   options.port = settings.bind_port();
   options.body_bytes_max = settings.max_body_bytes;
   options.body_memory_bytes_max = settings.max_body_memory_bytes;
+  if (const uint64_t budget = settings.memory_budget(); budget != 0) {
+    options.body_memory_bytes_max = std::min(options.body_memory_bytes_max, budget / kBodyShare);
+  }
   options.concurrency_max = settings.max_concurrency;
   options.connections_max = settings.max_connections;
   options.request_timeout = std::chrono::milliseconds(settings.request_timeout_ms);
@@ -92,7 +106,7 @@ Status Server::State::listen() {
 
 void Server::State::load(DatabaseFactory factory) {
   loader_ = std::thread([this, factory = std::move(factory)] {
-    Result<std::unique_ptr<Database>> opened = factory();
+    Result<std::unique_ptr<Database>> opened = within_memory(factory);
     MutexLock lock(mutex_);
     if (opened.has_value()) {
       database_ = std::move(opened).value();
@@ -184,14 +198,35 @@ HttpApplication::Admission Server::State::admit(HttpRequest& request, HttpRespon
 }
 
 void Server::State::handle(HttpRequest& request, HttpResponse& response) {
-  Call call{context_, request, response};
-  Status status;
-  try {
-    status = request.route->handler(call);
-  } catch (const std::bad_alloc&) {
-    status = resource_exhausted("out of memory");
+  // What is allocated for the answer to a lack of memory is little, but may be missing, too.
+  const bool answered = as_memory_allows([&] {
+    const Status status = within_memory([&] { return work_on(request, response); });
+    if (!status.ok()) answer_status(status, request, response);
+  });
+  if (answered) return;
+  response.status = wire_error_of(Code::kResourceExhausted).status;
+  response.fields.clear();
+  response.body.clear();
+  response.close = true;
+}
+
+Status Server::State::work_on(HttpRequest& request, HttpResponse& response) {
+  Database* const database = context_.database();
+  AnswerMemory memory;
+  if (database != nullptr && !request.body.empty()) {
+    ASSIGN_OR_RETURN(memory, database->hold_memory(request.body.size() * kHeldPerBodyByte));
   }
-  if (!status.ok()) answer_status(status, request, response);
+  Call call{context_, request, response};
+  RETURN_IF_ERROR(request.route->handler(call));
+  if (database != nullptr && response.body.size() >= kAnswerBytesCounted) {
+    auto held = database->hold_memory(response.body.capacity());
+    // What was written is not taken back for want of memory to say so.
+    const RouteClass route_class = request.route->route_class;
+    const bool changes = route_class == RouteClass::kWrite || route_class == RouteClass::kAdmin;
+    if (!held.has_value() && !changes) return held.error();
+    if (held.has_value()) response.memory = *std::move(held);
+  }
+  return {};
 }
 
 void Server::State::answer_status(const Status& status, const HttpRequest& request,

@@ -76,6 +76,8 @@ constexpr auto kRows = std::to_array<SettingRow>({
      "Checkpoints run beside the writes instead of inside one."},
     {"checkpoint_compact_after", &S::checkpoint_compact_after, "64", 2, 100000, "segments",
      "Segments of one collection that make compaction start."},
+    {"disk_reserve_mb", &S::disk_reserve_mb, "64", 0, 65536, "MiB",
+     "Disk space set aside: deletes and checkpoints go on when the disk is full; 0 is none."},
     {"ivf_nprobe_default", &S::ivf_nprobe_default, "8", 1, 65536, "lists",
      "Lists probed by mode ivf when no target_recall is given."},
     {"l2_index_build_cooldown_ms", &S::l2_index_build_cooldown_ms, "1000", 0, kDayMs, "ms",
@@ -432,6 +434,7 @@ DatabaseOptions database_options(const Settings& settings) {
   out.checkpoint_interval = static_cast<uint32_t>(settings.checkpoint_interval);
   out.async_checkpoints = settings.async_checkpoints;
   out.compact_after = static_cast<uint32_t>(settings.checkpoint_compact_after);
+  out.disk_reserve_bytes = settings.disk_reserve_mb << 20;
   out.ivf_nprobe_default = static_cast<uint32_t>(settings.ivf_nprobe_default);
   out.index_build_cooldown = std::chrono::milliseconds(settings.l2_index_build_cooldown_ms);
   out.index_builds_max = static_cast<uint32_t>(settings.l2_index_build_max_in_flight);

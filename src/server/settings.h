@@ -47,6 +47,7 @@ struct Settings {
   uint64_t checkpoint_interval = 0;
   bool async_checkpoints = false;
   uint64_t checkpoint_compact_after = 0;
+  uint64_t disk_reserve_mb = 0;
   uint64_t ivf_nprobe_default = 0;
   uint64_t l2_index_build_cooldown_ms = 0;
   uint64_t l2_index_build_max_in_flight = 0;

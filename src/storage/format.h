@@ -174,6 +174,7 @@ uint64_t checksum_of(const T& value, uint64_t seed) {
 // ---- Names -------------------------------------------------------------------------------------
 
 inline constexpr std::string_view kLockName = "LOCK";
+inline constexpr std::string_view kReserveName = "RESERVE";
 inline constexpr std::string_view kManifestName = "MANIFEST";
 inline constexpr std::string_view kTempSuffix = ".tmp";
 

@@ -109,13 +109,13 @@ Status write_manifest(FileSystem* files, const std::string& dir, const Manifest&
     RETURN_IF_ERROR(file->append(as_bytes_of(bytes)));
     RETURN_IF_ERROR(file->sync());
   }
+  *step = ManifestStep::kUnknown;
   const Status renamed = files->rename(temp, path);
   if (!renamed.ok()) {
     // No space for a name is a clean refusal; of any other error the outcome is unknown.
-    if (renamed.code() != Code::kStorageFull) *step = ManifestStep::kUnknown;
+    if (renamed.code() == Code::kStorageFull) *step = ManifestStep::kOldIsRoot;
     return renamed;
   }
-  *step = ManifestStep::kUnknown;
   RETURN_IF_ERROR(files->sync_dir(dir));
   *step = ManifestStep::kNewIsRoot;
   return Status();

@@ -17,7 +17,7 @@ class MemoryStorage final : public Storage {
   Lsn replay_after() const override { return 0; }
   Status replay(const std::function<Status(Lsn, Bytes)>&) override { return Status(); }
 
-  Result<Ticket> append(std::string record, uint64_t generation) override {
+  Result<Ticket> append(std::string record, uint64_t generation, RecordEffect) override {
     CHECK_LE(record.size(), kRecordBytesMax);
     if (generation != kGeneration) return failed_precondition("log has no such generation");
     MutexLock lock(mutex_);
@@ -34,7 +34,7 @@ class MemoryStorage final : public Storage {
 
   Result<Lsn> rotate_log() override { return last_lsn(); }
 
-  Result<std::unique_ptr<SegmentWriter>> new_segment(SegmentId id) override {
+  Result<std::unique_ptr<SegmentWriter>> new_segment(SegmentId id, uint64_t) override {
     {
       MutexLock lock(mutex_);
       if (!ids_.insert(id).second) {

@@ -15,6 +15,7 @@
 
 #include "base/check.h"
 #include "base/checksum.h"
+#include "base/memory_guard.h"
 #include "storage/format.h"
 
 namespace aionbd {
@@ -61,6 +62,7 @@ class SegmentImage final : public SegmentFile {
   SegmentId id() const override { return id_; }
   uint64_t file_bytes() const override { return bytes_.size(); }
   uint64_t trailer_checksum() const override { return trailer_.checksum; }
+  bool failed() const override { return image_->failed(); }
   void forget_pages() const override { image_->forget_pages(); }
 
   bool has_section(SectionTag tag) const override { return find(tag) != nullptr; }
@@ -318,12 +320,20 @@ class FileTarget final : public SegmentTarget {
   ~FileTarget() override {
     file_.reset();
     // What cannot be removed now is an orphan, and is removed at the next open.
-    if (!finished_) static_cast<void>(files_->remove(path_));
+    if (!finished_) as_memory_allows([this] { static_cast<void>(files_->remove(path_)); });
+  }
+
+  /// Takes space for the whole file, where the file system can.
+  Status allocate(uint64_t bytes) {
+    const Status status = file_->allocate(bytes);
+    allocated_ = status.ok();
+    return status.code() == Code::kFailedPrecondition ? Status() : status;
   }
 
   Status append(std::span<const Bytes> parts) override { return file_->append(parts); }
 
   Result<std::unique_ptr<MappedFile>> finish() override {
+    if (allocated_) RETURN_IF_ERROR(file_->truncate(file_->size()));
     RETURN_IF_ERROR(file_->sync());
     file_.reset();
     ASSIGN_OR_RETURN(auto image, files_->map(path_));
@@ -335,6 +345,7 @@ class FileTarget final : public SegmentTarget {
   FileSystem* files_;
   std::unique_ptr<WritableFile> file_;
   std::string path_;
+  bool allocated_ = false;
   bool finished_ = false;
 };
 
@@ -537,10 +548,12 @@ Section SegmentFile::make_section(const SegmentFile* file, uint64_t offset, uint
 Result<std::unique_ptr<SegmentWriter>> create_segment_file(FileSystem* files,
                                                            const std::string& dir,
                                                            uint64_t store_id, SegmentId id,
-                                                           SegmentFinished finished) {
+                                                           SegmentFinished finished,
+                                                           uint64_t bytes_expected) {
   std::string path = dir + "/" + segment_name(id);
   ASSIGN_OR_RETURN(auto file, files->create(path));
   auto target = std::make_unique<FileTarget>(files, std::move(file), path);
+  if (bytes_expected != 0) RETURN_IF_ERROR(target->allocate(bytes_expected));
   return std::unique_ptr<SegmentWriter>(std::make_unique<BufferedSegmentWriter>(
       std::move(target), std::move(path), store_id, id, std::move(finished)));
 }

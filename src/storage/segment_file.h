@@ -69,6 +69,8 @@ class SegmentFile {
   virtual std::vector<SectionPlace> places() const = 0;
   /// Stands for the whole content: the trailer covers the tables, the tables cover every block.
   virtual uint64_t trailer_checksum() const = 0;
+  /// As MappedFile::failed.
+  virtual bool failed() const { return false; }
   /// As MappedFile::forget_pages.
   virtual void forget_pages() const {}
   /// Verifies every block not yet verified, through MappedFile::read_at: nothing becomes resident.
@@ -111,11 +113,13 @@ struct SegmentStamp {
 /// Called once by `finish`, with the opened file.
 using SegmentFinished = std::function<void(const std::shared_ptr<SegmentFile>&)>;
 
-/// Makes the file `segment_name(id)` in `dir`.
+/// Makes the file `segment_name(id)` in `dir`, with space for `bytes_expected`. Every byte is
+/// written and synced before the file is mapped: a full disk is an error here, never a fault there.
 Result<std::unique_ptr<SegmentWriter>> create_segment_file(FileSystem* files,
                                                            const std::string& dir,
                                                            uint64_t store_id, SegmentId id,
-                                                           SegmentFinished finished);
+                                                           SegmentFinished finished,
+                                                           uint64_t bytes_expected = 0);
 /// The same bytes on the heap.
 std::unique_ptr<SegmentWriter> create_segment_on_heap(SegmentId id, SegmentFinished finished);
 

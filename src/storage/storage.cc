@@ -12,11 +12,13 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/memory_guard.h"
 #include "base/mutex.h"
 #include "base/rng.h"
 #include "storage/backup.h"
 #include "storage/format.h"
 #include "storage/memory_storage.h"
+#include "storage/space_reserve.h"
 #include "storage/store_files.h"
 #include "storage/wal.h"
 
@@ -34,9 +36,15 @@ std::string parent_of(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
+SpaceReserveOptions reserve_options(const StorageOptions& options) {
+  return {options.files, options.clock, options.dir + "/" + std::string(kReserveName),
+          options.reserve_bytes, options.logger};
+}
+
 class FileStorage final : public Storage {
  public:
-  explicit FileStorage(StorageOptions options) : options_(std::move(options)) {}
+  explicit FileStorage(StorageOptions options)
+      : options_(std::move(options)), reserve_(reserve_options(options_)) {}
 
   /// Call once, before anything else.
   Status start();
@@ -52,8 +60,8 @@ class FileStorage final : public Storage {
     return replay_log(options_.files, options_.dir, store_id_, scan_, apply);
   }
 
-  Result<Ticket> append(std::string record, uint64_t generation) override {
-    return wal_->append(std::move(record), generation);
+  Result<Ticket> append(std::string record, uint64_t generation, RecordEffect effect) override {
+    return wal_->append(std::move(record), generation, effect);
   }
   uint64_t generation() const override { return wal_->generation(); }
   Status commit(const Ticket& ticket) override { return wal_->commit(ticket); }
@@ -62,17 +70,43 @@ class FileStorage final : public Storage {
   Lsn last_lsn() const override { return wal_->last_lsn(); }
   Result<Lsn> rotate_log() override { return wal_->rotate(); }
 
-  Result<std::unique_ptr<SegmentWriter>> new_segment(SegmentId id) override;
+  Result<std::unique_ptr<SegmentWriter>> new_segment(SegmentId id,
+                                                     uint64_t bytes_expected) override;
   Result<std::shared_ptr<SegmentFile>> open_segment(SegmentId id) override;
   Status publish(std::string catalog, const std::vector<SegmentId>& live,
                  Lsn replay_after) override;
   Result<std::shared_ptr<const BackupSource>> cut() override;
 
+  Status admit_growth() override { return reserve_.admit_growth(); }
+  std::unique_ptr<ReserveUse> use_reserve() override {
+    if (!reserve_.configured() || !wal_->health().ok()) return nullptr;
+    return std::make_unique<Use>(*this);
+  }
+  uint64_t reserve_held_bytes() const override { return reserve_.held_bytes(); }
+  uint64_t reserve_uses() const override { return reserve_.given_count().value(); }
+
+  uint64_t map_failures() const override { return options_.files->map_failures(); }
   Status health() const override { return wal_->health(); }
   const StorageMetrics& metrics() const override { return metrics_; }
   bool persistent() const override { return true; }
 
  private:
+  class Use final : public ReserveUse {
+   public:
+    explicit Use(FileStorage& storage) : storage_(storage) {
+      storage_.reserve_.refuse_growth();
+      // Records that add and are queued already get what space there is without it.
+      storage_.wal_->write_queued();
+      storage_.reserve_.give();
+    }
+    ~Use() override { storage_.reserve_.end_use(); }  // does not throw
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+
+   private:
+    FileStorage& storage_;
+  };
+
   /// A finished file that no manifest names yet.
   struct Fresh {
     SegmentStamp stamp;
@@ -105,6 +139,7 @@ class FileStorage final : public Storage {
 
   const StorageOptions options_;
   StorageMetrics metrics_;
+  SpaceReserve reserve_;
   std::unique_ptr<FileLock> lock_;
   // Constant after start.
   uint64_t store_id_ = 0;
@@ -154,6 +189,7 @@ Status FileStorage::start() {
   wal.durability = options_.durability;
   wal.group_commit_batch_max = options_.group_commit_batch_max;
   wal.group_commit_delay = options_.group_commit_delay;
+  wal.reserve = &reserve_;
   ASSIGN_OR_RETURN(wal_, Wal::open(std::move(wal), scan_));
   {
     MutexLock lock(mutex_);
@@ -163,6 +199,7 @@ Status FileStorage::start() {
     }
   }
   remove_leftovers(listing);
+  reserve_.start();
   return Status();
 }
 
@@ -260,7 +297,8 @@ void FileStorage::collect_garbage() {
 
 // ---- Segments ----------------------------------------------------------------------------------
 
-Result<std::unique_ptr<SegmentWriter>> FileStorage::new_segment(SegmentId id) {
+Result<std::unique_ptr<SegmentWriter>> FileStorage::new_segment(SegmentId id,
+                                                                uint64_t bytes_expected) {
   RETURN_IF_ERROR(health());
   collect_garbage();  // space for the new one, even while publishing keeps failing
   // A leftover of the same name must not be on its way out when the new file is made.
@@ -278,7 +316,8 @@ Result<std::unique_ptr<SegmentWriter>> FileStorage::new_segment(SegmentId id) {
         const SegmentStamp stamp{file->file_bytes(), file->trailer_checksum()};
         MutexLock lock(mutex_);
         fresh_[file->id()] = {stamp, file};
-      });
+      },
+      bytes_expected);
 }
 
 Result<std::shared_ptr<SegmentFile>> FileStorage::open_segment(SegmentId id) {
@@ -344,32 +383,42 @@ Status FileStorage::publish(std::string catalog, const std::vector<SegmentId>& l
     wal_->fail_stop(names);
     return health();
   }
-  ManifestStep step;
-  const Status written = write_manifest(options_.files, options_.dir, manifest, &step);
+  // What needs memory comes before the manifest: afterwards it must be followed.
+  const std::string temp = std::string(kManifestName) + std::string(kTempSuffix);
+  std::map<SegmentId, SegmentStamp> next;
+  for (const ManifestSegment& segment : manifest.segments) {
+    next[segment.id] = {segment.file_bytes, segment.trailer_checksum};
+  }
+  std::set<std::string> dropped;
+  {
+    MutexLock lock(mutex_);
+    for (const auto& [id, stamp] : live_) {
+      if (!next.contains(id)) dropped.insert(segment_name(id));
+    }
+  }
+  ManifestStep step = ManifestStep::kOldIsRoot;
+  const Status written =
+      within_memory([&] { return write_manifest(options_.files, options_.dir, manifest, &step); });
   if (step == ManifestStep::kUnknown) {
     wal_->fail_stop(written);
     return health();
   }
   if (!written.ok()) {
     MutexLock lock(mutex_);
-    garbage_.insert(std::string(kManifestName) + std::string(kTempSuffix));
+    garbage_.insert(temp);
     return written;
   }
   ++manifest_number_;
   {
     MutexLock lock(mutex_);
-    std::map<SegmentId, SegmentStamp> next;
-    for (const ManifestSegment& segment : manifest.segments) {
-      next[segment.id] = {segment.file_bytes, segment.trailer_checksum};
-      fresh_.erase(segment.id);
-      live_.erase(segment.id);
-    }
-    for (const auto& dropped : live_) garbage_.insert(segment_name(dropped.first));
+    for (const ManifestSegment& segment : manifest.segments) fresh_.erase(segment.id);
     live_.swap(next);
-    garbage_.erase(std::string(kManifestName) + std::string(kTempSuffix));
+    garbage_.merge(dropped);
+    garbage_.erase(temp);
     replay_after_ = replay_after;
   }
-  collect_garbage();
+  // What stays is removed by the next publish.
+  as_memory_allows([&] { collect_garbage(); });
   return Status();
 }
 

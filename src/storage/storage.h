@@ -34,6 +34,16 @@ struct BackupSource;
 /// Position in the one history of a store: 1, 2, 3, ... per record. 0 = before everything.
 using Lsn = uint64_t;
 
+/// What a record does to the disk: on a full one, only what leads to less is taken.
+enum class RecordEffect : uint8_t { kAdds, kFrees };
+
+/// While it lives, the reserve is given to those who write, and nothing is added.
+/// Thread safety: single owner. Must not outlive the storage.
+class ReserveUse {
+ public:
+  virtual ~ReserveUse() = default;
+};
+
 /// What append gives and commit takes.
 struct Ticket {
   Lsn lsn = 0;
@@ -45,6 +55,7 @@ struct StorageOptions {
   bool persistent = true;  // false: no file is touched; append and commit succeed, segments live on
                            // the heap
   Durability durability;
+  uint64_t reserve_bytes = 0;  // disk space set aside (space_reserve.h); 0: none
   uint32_t group_commit_batch_max = 16;
   std::chrono::milliseconds group_commit_delay{0};
   FileSystem* files = nullptr;   // REQUIRES: set when persistent
@@ -60,6 +71,7 @@ struct StorageMetrics {
   Gauge wal_size_bytes;         // bytes of all live log files
   Gauge wal_tail_open;          // 1 while the last log file accepts records
   Counter wal_discarded_bytes;  // torn tail cut at open
+  Gauge wal_file_bytes;         // bytes of the log file that records go to
   Histogram wal_append;         // write() of a group
   Histogram wal_sync;           // fdatasync of a group
 };
@@ -88,8 +100,10 @@ class Storage {
   /// applied, one collection's records under one lock.
   /// Errors: failed_precondition when `generation` is not the current one: a group could not be
   /// written since, so the caller must first forget what it applied after `committed_lsn`;
-  /// unavailable after a failed sync. REQUIRES: record.size() <= kRecordBytesMax.
-  virtual Result<Ticket> append(std::string record, uint64_t generation) = 0;
+  /// unavailable after a failed sync; storage_full for a record that adds, while the reserve is not
+  /// whole. REQUIRES: record.size() <= kRecordBytesMax.
+  virtual Result<Ticket> append(std::string record, uint64_t generation,
+                                RecordEffect effect = RecordEffect::kAdds) = 0;
   /// Grows by one each time appended records were dropped because the log refused them (no space).
   virtual uint64_t generation() const = 0;
   /// Returns when the record is in the log as the durability policy asks: written to the operating
@@ -109,10 +123,15 @@ class Storage {
   virtual Result<Lsn> rotate_log() = 0;
   /// A new immutable file (or heap image, when not persistent). Not live until published; removed
   /// when nobody holds it any more and it was not. The writer must not outlive the storage.
-  /// Errors: already_exists when this process has used `id` before; storage_full, io_error.
-  virtual Result<std::unique_ptr<SegmentWriter>> new_segment(SegmentId id) = 0;
+  /// `bytes_expected`: space taken at once, so that a file with no room for it fails before it took
+  /// what others need. Errors: already_exists when this process has used `id` before; storage_full,
+  /// io_error.
+  virtual Result<std::unique_ptr<SegmentWriter>> new_segment(SegmentId id,
+                                                             uint64_t bytes_expected = 0) = 0;
   /// Errors: corruption (size, header or table checksum), not_found.
   virtual Result<std::shared_ptr<SegmentFile>> open_segment(SegmentId id) = 0;
+  /// As FileSystem::map_failures: while it is 0, no file that was opened has failed.
+  virtual uint64_t map_failures() const { return 0; }
   /// Makes `catalog`, the set of live segments and "replay from after `replay_after`" the root, in
   /// one atomic step, then removes log files and segment files it does not need.
   virtual Status publish(std::string catalog, const std::vector<SegmentId>& live,
@@ -124,6 +143,16 @@ class Storage {
   /// Errors: failed_precondition when not persistent; unavailable after a failed sync; corruption,
   /// io_error (of the root).
   virtual Result<std::shared_ptr<const BackupSource>> cut() = 0;
+
+  /// Ok, or storage_full while the reserve is not whole; looks now and then whether it can be made
+  /// so. Does I/O only then. Ask it before work that ends in a record that adds.
+  virtual Status admit_growth() { return Status(); }
+  /// Gives the reserve to deletes and maintenance, once records that add are out of the way. Null:
+  /// there is none.
+  virtual std::unique_ptr<ReserveUse> use_reserve() { return nullptr; }
+  /// Bytes of disk set aside now, and times they were given away.
+  virtual uint64_t reserve_held_bytes() const { return 0; }
+  virtual uint64_t reserve_uses() const { return 0; }
 
   /// Ok, or why writes are refused until the store is reopened.
   virtual Status health() const = 0;

@@ -23,7 +23,7 @@ Result<StoreListing> list_store(FileSystem* files, const std::string& dir) {
       out.segments.push_back(*id);
     } else if (own_temp(name)) {
       out.temps.push_back(name);
-    } else if (name != kLockName) {
+    } else if (name != kLockName && name != kReserveName) {
       out.foreign.push_back(name);
     }
   }

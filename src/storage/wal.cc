@@ -27,6 +27,10 @@
 // So after every cut, and at every open, an epoch frame with a random number is written and synced
 // before anything else; frames of another epoch do not count.
 //
+// Memory. Nothing allocates between taking a record from the queue and deciding it: waiters are
+// linked, and groups are gathered in buffers made at the start. Only errors do, for their texts; if
+// memory runs out for one of those, the log stops as it does when nothing can be known.
+//
 // Tried and dropped: one condition variable for all waiters (64 writers: each group woke all 64, of
 // which 48 went back to sleep); the leader role as a boolean that followers poll.
 #include "storage/wal.h"
@@ -37,6 +41,7 @@
 
 #include "base/check.h"
 #include "base/checksum.h"
+#include "base/memory_guard.h"
 #include "base/rng.h"
 
 namespace aionbd {
@@ -88,6 +93,11 @@ Wal::Wal(Key, WalOptions options, const LogScan& scan) : options_(std::move(opti
   file_end_ = scan.end_offset;
   epoch_ = scan.epoch;
   path_ = options_.dir + "/" + log_name(file_first_lsn_);
+  constexpr size_t kPartsPerRecord = 3;  // header, record, padding
+  const size_t group_max = std::max<uint32_t>(options_.group_commit_batch_max, 1);
+  group_.reserve(group_max);
+  headers_.reserve(group_max);
+  parts_.reserve(kPartsPerRecord * group_max);
 }
 
 Result<std::unique_ptr<Wal>> Wal::open(WalOptions options, const LogScan& scan) {
@@ -136,6 +146,7 @@ Status Wal::take_over(const LogScan& scan) {
   for (size_t i = 0; i + 1 < scan.files.size(); ++i)
     bytes += static_cast<int64_t>(scan.files[i].bytes);
   metrics.wal_size_bytes.set(bytes);
+  metrics.wal_file_bytes.set(static_cast<int64_t>(file_end_));
   metrics.wal_tail_open.set(1);
   taken_over_ = true;
   return Status();
@@ -154,6 +165,11 @@ Wal::~Wal() {
     timer_wake_.notify_all();
   }
   if (timer_.joinable()) timer_.join();
+  // Without memory it stays as a crash would leave it.
+  as_memory_allows([this] { close(); });
+}
+
+void Wal::close() {
   MutexLock lock(mutex_);
   if (!taken_over_ || !health_.ok()) return;
   write_until(last_lsn_);
@@ -169,7 +185,7 @@ Wal::~Wal() {
 
 // ---- Callers -----------------------------------------------------------------------------------
 
-Result<Ticket> Wal::append(std::string record, uint64_t generation) {
+Result<Ticket> Wal::append(std::string record, uint64_t generation, RecordEffect effect) {
   CHECK_LE(record.size(), kRecordBytesMax);
   Pending pending;
   pending.payload_checksum =
@@ -182,9 +198,15 @@ Result<Ticket> Wal::append(std::string record, uint64_t generation) {
                                std::to_string(generation) + ", current is " +
                                std::to_string(generation_));
   }
-  pending.lsn = ++last_lsn_;
+  // Looked at under the lock: what passes is in the queue before `write_queued` empties it.
+  if (effect == RecordEffect::kAdds && options_.reserve != nullptr &&
+      !options_.reserve->growth_allowed()) {
+    return storage_full("disk is full: only deletes are taken until there is space again");
+  }
+  pending.lsn = last_lsn_ + 1;
   const Ticket ticket{pending.lsn, generation};
-  queue_.push_back(std::move(pending));
+  queue_.push_back(std::move(pending));  // what allocates comes first
+  ++last_lsn_;
   options_.metrics->group_queue_depth.set(static_cast<int64_t>(queue_.size()));
   if (wants_company_ && queue_.size() >= options_.group_commit_batch_max) company_.notify_one();
   return ticket;
@@ -192,18 +214,21 @@ Result<Ticket> Wal::append(std::string record, uint64_t generation) {
 
 Status Wal::commit(const Ticket& ticket) {
   MutexLock lock(mutex_);
-  std::optional<Status> outcome = outcome_of(ticket);
-  if (outcome.has_value()) return *std::move(outcome);
   Waiter waiter;
   waiter.ticket = &ticket;
-  if (!acquire(waiter)) return std::move(waiter.outcome);
-  while (!(outcome = outcome_of(ticket)).has_value()) {
-    CHECK_TRUE(!queue_.empty());  // an undecided record is in the queue when nobody writes
-    if (options_.group_commit_delay.count() > 0) wait_for_company();
-    write_group();
+  if (!is_decided(ticket) && acquire(waiter)) {
+    while (!is_decided(ticket)) {
+      CHECK_TRUE(!queue_.empty());  // an undecided record is in the queue when nobody writes
+      if (options_.group_commit_delay.count() > 0) wait_for_company();
+      write_group();
+    }
+    release();
   }
-  release();
-  return *std::move(outcome);
+  const Status outcome =
+      within_memory([&]() NO_THREAD_SAFETY_ANALYSIS { return outcome_of(ticket); });
+  // A refusal that there is no memory to spell out. The caller must not take it for its own.
+  if (outcome.code() == Code::kResourceExhausted) return Status(Code::kUnavailable, "no memory");
+  return outcome;
 }
 
 Status Wal::sync() {
@@ -212,40 +237,38 @@ Status Wal::sync() {
   if (synced_lsn_ == last_lsn_) return Status();
   const uint64_t generation = generation_;
   const Lsn target = last_lsn_;
-  Waiter waiter;
-  acquire(waiter);
+  const Owner owner(*this);
   if (generation == generation_) write_until(target);
   if (health_.ok() && synced_lsn_ < written_lsn_) sync_written();
   Status status = health_;
   if (status.ok() && generation != generation_) status = endings_.back().cause;
-  release();
   return status;
+}
+
+void Wal::write_queued() {
+  MutexLock lock(mutex_);
+  const Owner owner(*this);
+  write_until(last_lsn_);
 }
 
 Result<Lsn> Wal::rotate() {
   MutexLock lock(mutex_);
-  Waiter waiter;
-  acquire(waiter);
+  const Owner owner(*this);
   settle();
   Status status = health_;
   if (status.ok() && file_first_lsn_ <= written_lsn_) status = switch_file();
-  const Lsn last = written_lsn_;
-  release();
   if (!status.ok()) return status;
-  return last;
+  return written_lsn_;
 }
 
 Result<LogCut> Wal::cut() {
   MutexLock lock(mutex_);
-  Waiter waiter;
-  acquire(waiter);
+  const Owner owner(*this);
   settle();
-  const Status status = health_;
+  if (!health_.ok()) return health_;
   LogCut out{files_, written_lsn_};
   // What is cut off after a refused write lies behind this place.
   out.files.back().bytes = file_end_;
-  release();
-  if (!status.ok()) return status;
   return out;
 }
 
@@ -282,7 +305,9 @@ bool Wal::acquire(Waiter& waiter) {
     owned_ = true;
     return true;
   }
-  waiters_.push_back(&waiter);
+  Waiter** last = &waiters_;
+  while (*last != nullptr) last = &(*last)->next;
+  *last = &waiter;
   while (waiter.state == Waiter::State::kWaiting) waiter.wake.wait(mutex_);
   return waiter.state == Waiter::State::kOwner;
 }
@@ -290,12 +315,12 @@ bool Wal::acquire(Waiter& waiter) {
 void Wal::release() {
   DCHECK_TRUE(owned_);
   wake_decided();
-  if (waiters_.empty()) {
+  Waiter* const next = waiters_;
+  if (next == nullptr) {
     owned_ = false;
     return;
   }
-  Waiter* next = waiters_.front();
-  waiters_.erase(waiters_.begin());
+  waiters_ = next->next;
   next->state = Waiter::State::kOwner;
   next->wake.notify_one();
 }
@@ -303,27 +328,29 @@ void Wal::release() {
 /// Wakes the threads whose tickets are decided, and no other. Notified under the mutex, because a
 /// woken thread takes its condition variable with it.
 void Wal::wake_decided() {
-  size_t kept = 0;
-  for (Waiter* waiter : waiters_) {
-    std::optional<Status> outcome;
-    if (waiter->ticket != nullptr) outcome = outcome_of(*waiter->ticket);
-    if (!outcome.has_value()) {
-      waiters_[kept++] = waiter;
+  for (Waiter** at = &waiters_; *at != nullptr;) {
+    Waiter* const waiter = *at;
+    if (waiter->ticket == nullptr || !is_decided(*waiter->ticket)) {
+      at = &waiter->next;
       continue;
     }
-    waiter->outcome = *std::move(outcome);
+    *at = waiter->next;
     waiter->state = Waiter::State::kDecided;
     waiter->wake.notify_one();
   }
-  waiters_.resize(kept);
 }
 
-/// What became of a record; nothing while that is open.
-std::optional<Status> Wal::outcome_of(const Ticket& ticket) const {
+/// False while it is open what becomes of a record.
+bool Wal::is_decided(const Ticket& ticket) const {
+  return ticket.generation != generation_ || ticket.lsn <= committed_lsn_ || !health_.ok() ||
+         ticket.lsn > last_lsn_;
+}
+
+/// What became of a record. REQUIRES: it is decided.
+Status Wal::outcome_of(const Ticket& ticket) const {
   if (ticket.generation == generation_) {
     if (ticket.lsn <= committed_lsn_) return Status();
     if (!health_.ok()) return health_;
-    if (ticket.lsn <= last_lsn_) return std::nullopt;
   } else if (ticket.generation < generation_) {
     // Endings are consecutive, the last one is of the generation before this.
     const uint64_t age = generation_ - ticket.generation;
@@ -359,17 +386,19 @@ void Wal::write_group() {
   if (queue_.empty() || !health_.ok()) return;
   const size_t count =
       std::min<size_t>(queue_.size(), std::max<uint32_t>(options_.group_commit_batch_max, 1));
-  std::vector<Pending> group(
-      std::make_move_iterator(queue_.begin()),
-      std::make_move_iterator(queue_.begin() + static_cast<ptrdiff_t>(count)));
+  group_.assign(std::make_move_iterator(queue_.begin()),
+                std::make_move_iterator(queue_.begin() + static_cast<ptrdiff_t>(count)));
   queue_.erase(queue_.begin(), queue_.begin() + static_cast<ptrdiff_t>(count));
   options_.metrics->group_queue_depth.set(static_cast<int64_t>(queue_.size()));
   const Lsn before = written_lsn_;
   const Lsn durable = synced_lsn_;
-  const Lsn last = group.back().lsn;
+  const Lsn last = group_.back().lsn;
   mutex_.unlock();
-  const GroupResult result = write_and_sync(group, before, durable);
-  group = {};  // frees the records outside the lock
+  GroupResult result;
+  if (!as_memory_allows([&] { result = write_and_sync(group_, before, durable); })) {
+    result.fatal = out_of_memory();  // an error there was no memory to tell of
+  }
+  group_.clear();  // frees the records outside the lock
   mutex_.lock();
   if (!result.fatal.ok()) {
     fail_stop_locked(result.fatal);
@@ -450,6 +479,7 @@ Status Wal::append_frames(const std::vector<Pending>& group, Lsn durable) {
   RETURN_IF_ERROR(file_->append(parts_));
   options_.metrics->wal_size_bytes.add(static_cast<int64_t>(offset - file_end_));
   file_end_ = offset;
+  options_.metrics->wal_file_bytes.set(static_cast<int64_t>(file_end_));
   return Status();
 }
 
@@ -488,7 +518,7 @@ Status Wal::timed_sync() {
 void Wal::sync_written() {
   const Lsn written = written_lsn_;
   mutex_.unlock();
-  const Status status = timed_sync();
+  const Status status = within_memory([this] { return timed_sync(); });
   mutex_.lock();
   if (status.ok()) {
     note_written(written, true);
@@ -507,9 +537,12 @@ void Wal::settle() {
 
 /// Everything appended and not written never happened. REQUIRES: the file is cut and synced.
 void Wal::drop_generation(const Status& cause) {
-  options_.logger.error("storage: log refused a write, records dropped count=" +
-                        std::to_string(last_lsn_ - written_lsn_) + " why=" + cause.message());
-  endings_.push_back({generation_, written_lsn_, cause});
+  const bool told = as_memory_allows([&]() NO_THREAD_SAFETY_ANALYSIS {
+    options_.logger.error("storage: log refused a write, records dropped count=" +
+                          std::to_string(last_lsn_ - written_lsn_) + " why=" + cause.message());
+    endings_.push_back({generation_, written_lsn_, cause});
+  });
+  if (!told) return fail_stop_locked(out_of_memory());  // nobody could be told what happened
   if (endings_.size() > kEndingsMax) endings_.pop_front();
   ++generation_;
   last_lsn_ = written_lsn_;
@@ -519,9 +552,12 @@ void Wal::drop_generation(const Status& cause) {
 
 void Wal::fail_stop_locked(const Status& cause) {
   if (!health_.ok()) return;
-  health_ =
-      unavailable("storage failed, writes are refused until it is reopened: " + cause.message());
-  options_.logger.error("storage: " + health_.message());
+  health_ = Status(Code::kUnavailable, "storage failed");  // without an allocation
+  as_memory_allows([&]() NO_THREAD_SAFETY_ANALYSIS {
+    health_ =
+        unavailable("storage failed, writes are refused until it is reopened: " + cause.message());
+    options_.logger.error("storage: " + health_.message());
+  });
   queue_.clear();
   options_.metrics->group_queue_depth.set(0);
   options_.metrics->wal_tail_open.set(0);
@@ -533,13 +569,16 @@ void Wal::fail_stop_locked(const Status& cause) {
 Status Wal::switch_file() {
   const Lsn first_lsn = written_lsn_ + 1;
   const uint64_t old_bytes = file_end_;
+  files_.reserve(files_.size() + 1);
+  std::string path = options_.dir + "/" + log_name(first_lsn);
   mutex_.unlock();
-  const std::string path = options_.dir + "/" + log_name(first_lsn);
   bool sync_failed = false;
   const uint64_t epoch = next_epoch(epoch_, entropy_seed());
-  auto fresh = create_log_file(options_.files, options_.dir, options_.store_id, first_lsn, epoch,
-                               &sync_failed);
-  Status status = fresh.status();
+  auto fresh = within_memory([&] {
+    return create_log_file(options_.files, options_.dir, options_.store_id, first_lsn, epoch,
+                           &sync_failed);
+  });
+  Status status = fresh.has_value() ? Status() : Status(fresh.error().code(), "");
   Status fatal;
   if (status.ok()) {
     file_ = *std::move(fresh);
@@ -547,16 +586,18 @@ Status Wal::switch_file() {
     file_first_lsn_ = first_lsn;
     epoch_ = epoch;
     needs_epoch_ = false;
-    path_ = path;
+    path_.swap(path);
     options_.metrics->wal_size_bytes.add(static_cast<int64_t>(file_end_));
-  } else if (sync_failed) {
-    fatal = status;
+    options_.metrics->wal_file_bytes.set(static_cast<int64_t>(file_end_));
   } else {
-    // The old file goes on; a leftover of the new one would contradict it after a restart.
-    const Status removed = options_.files->remove(path);
-    if (removed.code() != Code::kNotFound) {
-      fatal = removed.ok() ? options_.files->sync_dir(options_.dir) : removed;
-    }
+    fatal = within_memory([&]() -> Status {
+      status = fresh.error();
+      if (sync_failed) return status;
+      // The old file goes on; a leftover of the new one would contradict it after a restart.
+      const Status removed = options_.files->remove(path);
+      if (removed.code() == Code::kNotFound) return Status();
+      return removed.ok() ? options_.files->sync_dir(options_.dir) : removed;
+    });
   }
   mutex_.lock();
   if (!fatal.ok()) {
@@ -607,10 +648,8 @@ void Wal::run_timer() {
       timer_wake_.wait_until(mutex_, std::chrono::steady_clock::now() + step);
       continue;
     }
-    Waiter waiter;
-    acquire(waiter);
+    const Owner owner(*this);
     if (health_.ok() && synced_lsn_ < written_lsn_) sync_written();
-    release();
   }
 }
 

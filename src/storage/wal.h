@@ -15,6 +15,7 @@
 #include "io/file_system.h"
 #include "storage/format.h"
 #include "storage/log_reader.h"
+#include "storage/space_reserve.h"
 #include "storage/storage.h"
 
 namespace aionbd {
@@ -26,6 +27,7 @@ struct WalOptions {
   Logger logger;
   std::string dir;
   uint64_t store_id = 0;
+  const SpaceReserve* reserve = nullptr;  // whether records that add are taken; null: always
   Durability durability;
   uint32_t group_commit_batch_max = 16;
   std::chrono::milliseconds group_commit_delay{0};
@@ -60,7 +62,7 @@ class Wal {
   Wal& operator=(const Wal&) = delete;
 
   // As in Storage.
-  Result<Ticket> append(std::string record, uint64_t generation);
+  Result<Ticket> append(std::string record, uint64_t generation, RecordEffect effect);
   Status commit(const Ticket& ticket);
   Status sync();
   Result<Lsn> rotate();
@@ -72,6 +74,9 @@ class Wal {
   Lsn last_lsn() const;
   Lsn durable_lsn() const;
   Status health() const;
+
+  /// Returns when everything appended before is written or refused.
+  void write_queued();
 
   /// Refuses all writes from now on; the first reason stays. For syncs that failed elsewhere.
   void fail_stop(const Status& cause);
@@ -86,13 +91,28 @@ class Wal {
     std::string record;
     uint64_t payload_checksum = 0;
   };
-  /// A thread waiting for its record to be decided, or (without a ticket) for the file.
+  /// A thread waiting for its record to be decided, or (without a ticket) for the file. They are
+  /// linked, so that waiting allocates nothing.
   struct Waiter {
     enum class State { kWaiting, kOwner, kDecided };
     const Ticket* ticket = nullptr;
     State state = State::kWaiting;
-    Status outcome;
+    Waiter* next = nullptr;
     CondVar wake;
+  };
+  /// Owns the file from here to its end. REQUIRES: the mutex is held at both.
+  class Owner {
+   public:
+    explicit Owner(Wal& wal) NO_THREAD_SAFETY_ANALYSIS : wal_(wal) {
+      Waiter waiter;
+      wal_.acquire(waiter);
+    }
+    ~Owner() NO_THREAD_SAFETY_ANALYSIS { wal_.release(); }
+    Owner(const Owner&) = delete;
+    Owner& operator=(const Owner&) = delete;
+
+   private:
+    Wal& wal_;
   };
   /// How a generation ended.
   struct Ending {
@@ -108,7 +128,8 @@ class Wal {
   bool acquire(Waiter& waiter) REQUIRES(mutex_);
   void release() REQUIRES(mutex_);
   void wake_decided() REQUIRES(mutex_);
-  std::optional<Status> outcome_of(const Ticket& ticket) const REQUIRES(mutex_);
+  bool is_decided(const Ticket& ticket) const REQUIRES(mutex_);
+  Status outcome_of(const Ticket& ticket) const REQUIRES(mutex_);
 
   // Called by the owner; they give up the mutex while they do I/O.
   void write_group() REQUIRES(mutex_);
@@ -128,6 +149,7 @@ class Wal {
     bool synced = false;  // everything in the file is durable
   };
   GroupResult write_and_sync(const std::vector<Pending>& group, Lsn before, Lsn durable);
+  void close() EXCLUDES(mutex_);
   Status append_frames(const std::vector<Pending>& group, Lsn durable);
   Status append_mark(FrameType type, Lsn last, Lsn durable);
   Status cut_back();
@@ -147,12 +169,14 @@ class Wal {
   uint64_t epoch_ = 0;
   bool needs_epoch_ = false;  // frames were cut off here: start an epoch before the next frame
   uint64_t unsynced_count_ = 0;
+  // With room for the largest group from the start: writing one allocates nothing.
+  std::vector<Pending> group_;
   std::vector<FrameHeader> headers_;
   std::vector<Bytes> parts_;
 
   mutable Mutex mutex_;
   bool owned_ GUARDED_BY(mutex_) = false;
-  std::vector<Waiter*> waiters_ GUARDED_BY(mutex_);  // first come, first served
+  Waiter* waiters_ GUARDED_BY(mutex_) = nullptr;  // first come, first served
   std::deque<Pending> queue_ GUARDED_BY(mutex_);
   Lsn last_lsn_ GUARDED_BY(mutex_) = 0;       // given out
   Lsn written_lsn_ GUARDED_BY(mutex_) = 0;    // in the file

@@ -1,0 +1,220 @@
+// The n-th call of a protocol fails, for n = 1, 2, ... until the protocol succeeds (test T4 of the
+// plan): each way of failing, once and from then on.
+//
+// A protocol that fails must have changed nothing; if the log had to stop (a sync that failed), the
+// store holds the state before or after when it is reopened. When the fault is over, everything
+// works as if nothing had been.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <functional>
+
+#include "engine/engine.h"
+#include "io/sim_file_system.h"
+#include "test/model/history.h"
+
+namespace aionbd {
+namespace {
+
+constexpr char kDir[] = "store";
+constexpr CollectionOptions kOptions{.dimension = 2, .metric = {}};
+
+std::vector<Point> points_of(uint64_t first, size_t n, float value) {
+  std::vector<Point> out;
+  for (uint64_t id = first; id < first + n; ++id) {
+    out.push_back({id, {value, static_cast<float>(id)}, {{"n", static_cast<int64_t>(id)}}});
+  }
+  return out;
+}
+
+std::vector<PointId> ids_of(uint64_t first, size_t n) {
+  std::vector<PointId> out;
+  for (uint64_t id = first; id < first + n; ++id) out.emplace_back(id);
+  return out;
+}
+
+void put(ModelState& state, const std::string& name, const std::vector<Point>& points) {
+  auto changed = std::make_shared<ModelCollection>();
+  if (state.contains(name)) *changed = *state[name];
+  changed->options = kOptions;
+  for (const Point& point : points) changed->points[point.id] = {point.values, point.payload};
+  state[name] = std::move(changed);
+}
+
+void take(ModelState& state, const std::string& name, const std::vector<PointId>& ids) {
+  auto changed = std::make_shared<ModelCollection>(*state[name]);
+  for (const PointId& id : ids) changed->points.erase(id);
+  state[name] = std::move(changed);
+}
+
+/// What is done while calls fail, and what it does to the state.
+struct Protocol {
+  const char* name;
+  std::function<Status(Database&)> act;
+  std::function<void(ModelState&)> apply;
+};
+
+std::vector<Protocol> protocols() {
+  const auto none = [](ModelState&) {};
+  return {
+      {"upsert",
+       [](Database& d) { return d.collection("a").value()->upsert(points_of(0, 30, 7)).status(); },
+       [](ModelState& s) { put(s, "a", points_of(0, 30, 7)); }},
+      {"remove",
+       [](Database& d) { return d.collection("a").value()->remove(ids_of(5, 20)).status(); },
+       [](ModelState& s) { take(s, "a", ids_of(5, 20)); }},
+      {"create", [](Database& d) { return d.create_collection("new", kOptions).status(); },
+       [](ModelState& s) { put(s, "new", {}); }},
+      {"drop", [](Database& d) { return d.drop_collection("b"); },
+       [](ModelState& s) { s.erase("b"); }},
+      {"checkpoint", [](Database& d) { return d.checkpoint(); }, none},
+      {"compaction", [](Database& d) { return d.collection("a").value()->optimize(); }, none},
+  };
+}
+
+/// How calls fail.
+struct Failure {
+  const char* name;
+  bool (*hits)(const FileCall& call);
+  FileFault fault;
+  bool half = false;  // of an append, half gets in
+};
+
+std::vector<Failure> failures() {
+  const auto any = [](const FileCall&) { return true; };
+  const auto changing = [](const FileCall& call) { return is_mutation(call.op); };
+  const auto opening = [](const FileCall& call) {
+    return call.op == FileOp::kCreate || call.op == FileOp::kOpenForAppend ||
+           call.op == FileOp::kMap || call.op == FileOp::kRead || call.op == FileOp::kList;
+  };
+  const auto syncing = [](const FileCall& call) {
+    return call.op == FileOp::kSync || call.op == FileOp::kSyncDir;
+  };
+  const auto appending = [](const FileCall& call) { return call.op == FileOp::kAppend; };
+  // A full disk refuses to grow; it syncs and removes.
+  const auto growing = [](const FileCall& call) {
+    return call.op == FileOp::kAppend || call.op == FileOp::kCreate ||
+           call.op == FileOp::kAllocate || call.op == FileOp::kRename;
+  };
+  return {
+      {"EIO", any, {io_error("injected: EIO")}},
+      {"ENOSPC", growing, {storage_full("injected: ENOSPC")}},
+      {"EDQUOT, short writes", appending, {storage_full("injected: EDQUOT")}, true},
+      {"EIO, short writes", appending, {io_error("injected: EIO")}, true},
+      {"EMFILE", opening, {io_error("injected: EMFILE")}},
+      {"EROFS", changing, {io_error("injected: EROFS")}},
+      {"sync fails, pages show the new", syncing, {io_error("injected: EIO"), 0, true}},
+      {"sync fails, pages show the old", syncing, {io_error("injected: EIO"), 0, false}},
+  };
+}
+
+DatabaseOptions options() {
+  DatabaseOptions out;
+  out.data_dir = kDir;
+  out.search_threads = 1;
+  out.checkpoint_interval = 1000000;
+  out.disk_reserve_bytes = 64 << 10;
+  return out;
+}
+
+/// Two segments and open rows in "a", open rows in "b".
+ModelState prepare(Database& database) {
+  ModelState state;
+  const auto a = database.create_collection("a", kOptions).value();
+  const auto b = database.create_collection("b", kOptions).value();
+  const auto write = [&](Collection& collection, const std::string& name,
+                         const std::vector<Point>& points) {
+    EXPECT_TRUE(collection.upsert(points).has_value());
+    put(state, name, points);
+  };
+  write(*a, "a", points_of(0, 20, 1));
+  write(*b, "b", points_of(0, 5, 1));
+  EXPECT_TRUE(database.checkpoint().ok());
+  write(*a, "a", points_of(10, 20, 2));
+  EXPECT_TRUE(database.checkpoint().ok());
+  write(*a, "a", points_of(25, 20, 3));
+  write(*b, "b", points_of(3, 5, 3));
+  return state;
+}
+
+/// Runs the protocol with the n-th call failing; `fired` tells whether there was an n-th call.
+std::string run(const Protocol& protocol, const Failure& failure, uint64_t n, bool sticky,
+                bool& fired) {
+  SimFileSystem files;
+  ManualClock clock;
+  const EngineEnvironment environment{&files, &clock};
+  auto database = open_database(options(), environment).value();
+  const ModelState before = prepare(*database);
+  ModelState after = before;
+  protocol.apply(after);
+  std::atomic<uint64_t> calls{0};
+  files.set_hook([&](const FileCall& call) -> std::optional<FileFault> {
+    if (!failure.hits(call)) return std::nullopt;
+    const uint64_t at = ++calls;
+    if (at != n && !(sticky && at > n)) return std::nullopt;
+    FileFault fault = failure.fault;
+    if (failure.half) fault.bytes_written = call.bytes / 2;
+    return fault;
+  });
+  const Status done = protocol.act(*database);
+  fired = calls >= n;
+  files.set_hook({});
+  clock.advance(std::chrono::seconds(5));
+  if (!fired && !done.ok()) return "fails without a fault: " + done.to_string();
+  const bool known = done.ok() || done.code() == Code::kStorageFull ||
+                     done.code() == Code::kIoError || done.code() == Code::kUnavailable;
+  if (!known) return "fails in another way: " + done.to_string();
+  if (!database->health().quarantined.empty()) return "a collection is quarantined";
+  const bool alive = database->health().storage_available;
+  ModelState now = done.ok() ? after : before;
+  if (alive) {
+    if (!holds_exactly(*database, now)) {
+      return "holds another state after " + done.to_string();
+    }
+    for (const Protocol& next : {protocols()[4], protocols()[0], protocols()[5]}) {
+      const Status works = next.act(*database);
+      if (!works.ok()) return std::string(next.name) + " afterwards: " + works.to_string();
+      next.apply(now);
+      if (!holds_exactly(*database, now)) return std::string(next.name) + " afterwards: differs";
+    }
+  } else {
+    if (!holds_exactly(*database, before) && !holds_exactly(*database, after)) {
+      return "stopped, and reads show neither state";
+    }
+    const auto refused = database->create_collection("late", kOptions);
+    if (refused || refused.error().code() != Code::kUnavailable) return "stopped, and takes writes";
+  }
+  // What a power cut leaves of it, and the file system as it is.
+  const auto image = files.crash_image(CrashKind::kRandom, n);
+  database.reset();
+  for (SimFileSystem* disk : {static_cast<SimFileSystem*>(image.get()), &files}) {
+    const auto reopened = open_database(options(), {disk, &clock});
+    if (!reopened) return "reopening: " + reopened.error().to_string();
+    const bool right =
+        holds_exactly(**reopened, now) ||
+        (!alive && (holds_exactly(**reopened, before) || holds_exactly(**reopened, after)));
+    if (!right) return "reopened: holds another state";
+  }
+  return "";
+}
+
+TEST(SweepTest, EveryCallOfEveryProtocolFailsInEveryWay) {
+  uint64_t runs = 0;
+  for (const Protocol& protocol : protocols()) {
+    for (const Failure& failure : failures()) {
+      for (const bool sticky : {false, true}) {
+        bool fired = true;
+        for (uint64_t n = 1; fired; ++n) {
+          ASSERT_EQ(run(protocol, failure, n, sticky, fired), "")
+              << protocol.name << ", " << failure.name << (sticky ? " from" : " at") << " call "
+              << n;
+          ++runs;
+        }
+      }
+    }
+  }
+  EXPECT_GT(runs, 300u);
+}
+
+}  // namespace
+}  // namespace aionbd
