@@ -78,6 +78,7 @@ THIRD_PARTY = [
     (r"(sys/socket|netinet/.*|arpa/inet|netdb|poll)\.h",
      ["src/server/http*", "src/cli/client*", "src/cli/server_process*"]),
     (r"sys/prctl\.h", ["src/cli/server_process*"]),
+    (r"(linux/futex|sys/syscall)\.h", ["src/base/sleep_word.h"]),
     (r"(unistd|sched|semaphore|termios|malloc|sys/(resource|wait|types|ioctl))\.h",
      ["src/io/*", "src/cli/*", "src/base/*"]),
 ]

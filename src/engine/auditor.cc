@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <system_error>
+#include <exception>
 
 #include "base/check.h"
 #include "base/memory_guard.h"
@@ -229,7 +229,7 @@ bool Auditor::start_thread() {
   if (stopping_.load()) return false;
   try {
     thread_ = std::thread([this] { run(); });
-  } catch (const std::system_error& refused) {
+  } catch (const std::exception& refused) {
     // The caller is a search, which is done: the next one tries again.
     context_->logger.warning(std::string("engine: no thread to audit recall why=") +
                              refused.what());

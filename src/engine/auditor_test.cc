@@ -71,6 +71,9 @@ class AuditorTest : public testing::Test {
     }
     ASSERT_TRUE(collection_->optimize().ok());
     context_ = std::make_shared<EngineContext>(options, &system_clock_source());
+    StorageOptions memory;
+    memory.persistent = false;
+    context_->storage = Storage::open(memory).value();
     auditor_ = std::make_unique<Auditor>(
         context_, [this] { return std::vector<std::shared_ptr<StoredCollection>>{collection_}; });
   }

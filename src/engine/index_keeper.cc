@@ -1,7 +1,7 @@
 #include "engine/index_keeper.h"
 
 #include <algorithm>
-#include <system_error>
+#include <exception>
 
 #include "base/memory_guard.h"
 #include "engine/index_build.h"
@@ -73,17 +73,20 @@ IndexKeeper::~IndexKeeper() {
 }
 
 void IndexKeeper::wake() {
-  if (!started_.load(std::memory_order_acquire) && !any_worth_indexing()) return;
+  const bool started = started_.load(std::memory_order_acquire);
+  if (!started && !any_worth_indexing()) return;
+  // Each search and each write may ask: only the first since the last look has anybody to wake.
+  if (due_.exchange(true) && started) return;
   {
+    // Whoever looked before that waits by now.
     MutexLock lock(wake_mutex_);
-    due_ = true;
     if (!started_.load(std::memory_order_relaxed) && !stopping_.load()) start_threads();
   }
-  wake_.notify_all();
+  wake_.notify_one();
 }
 
 bool IndexKeeper::any_worth_indexing() const {
-  const Collections all = collections_();
+  const Collections all = all_of(collections_);
   return std::any_of(all.begin(), all.end(), [](const auto& collection) {
     const Result<std::shared_ptr<const View>> view = collection->current_view();
     if (!view) return false;  // damaged or dropped
@@ -99,10 +102,11 @@ void IndexKeeper::start_threads() {
   const size_t most =
       context_->budget.limit() != 0 ? 1 : std::max<size_t>(2, context_->pool->helpers_count() + 1);
   const size_t wanted = std::clamp<size_t>(context_->options.index_builds_max, 1, most);
+  // The caller is a search or a checkpoint, which are done: without a thread or memory for it now,
+  // whoever wakes next tries again.
   try {
     while (threads_.size() < wanted) threads_.emplace_back([this] { run(); });
-  } catch (const std::system_error& refused) {
-    // The caller is a search or a checkpoint, which are done: whoever wakes next tries again.
+  } catch (const std::exception& refused) {
     context_->logger.warning(std::string("engine: no thread to build indexes why=") +
                              refused.what());
     return;
@@ -124,14 +128,13 @@ void IndexKeeper::stop() {
 bool IndexKeeper::wait_for_work() {
   MutexLock lock(wake_mutex_);
   while (!stopping_.load()) {
-    if (!due_) {
+    if (!due_.load()) {
       wake_.wait(wake_mutex_);
     } else if (context_->clock->now() < rest_until_) {
       context_->metrics.index_build_cooldown_skips.add();
       wake_.wait_until(wake_mutex_, rest_until_);
     } else {
-      due_ = false;
-      return true;
+      if (due_.exchange(false)) return true;
     }
   }
   return false;
@@ -157,7 +160,7 @@ void IndexKeeper::run() {
       busy = busy || !done;
     }
     MutexLock lock(wake_mutex_);
-    if (busy) due_ = true;
+    if (busy) due_.store(true);
     rest_until_ = context_->clock->now() + context_->options.index_build_cooldown;
   }
 }

@@ -158,7 +158,7 @@ class IndexKeeper {
 
   Mutex wake_mutex_;
   CondVar wake_;
-  bool due_ GUARDED_BY(wake_mutex_) = false;
+  std::atomic<bool> due_ = false;  // something may have become due since the last look
   MonotonicTime rest_until_ GUARDED_BY(wake_mutex_) = MonotonicTime();
   std::vector<std::thread> threads_ GUARDED_BY(wake_mutex_);
   std::atomic<bool> started_{false};  // all threads

@@ -131,6 +131,7 @@ void Maintenance::after_write() {
     }
     {
       MutexLock lock(wake_mutex_);
+      if (due_) return;
       due_ = true;
     }
     wake_.notify_one();

@@ -288,17 +288,7 @@ Result<Ticket> StoredCollection::log(std::string record, RecordEffect effect) {
 }
 
 Status StoredCollection::finish_write(const Ticket& ticket) {
-  const Status committed = context_->storage->commit(ticket);
-  {
-    MutexLock lock(mutex_);
-    if (committed.ok()) {
-      publish_through(ticket);
-    } else if (context_->storage->generation() != generation_) {
-      // Without memory now, the next write does it.
-      as_memory_allows([this]() NO_THREAD_SAFETY_ANALYSIS { roll_back(); });
-    }
-  }
-  if (!committed.ok()) return committed;
+  RETURN_IF_ERROR(decide(ticket));
   context_->metrics.writes.add();
   context_->writes_since_checkpoint.fetch_add(1, std::memory_order_relaxed);
   // What a checkpoint seals must fit in the reserve, and what a start replays is bounded.
@@ -314,27 +304,37 @@ Status StoredCollection::finish_write(const Ticket& ticket) {
 Status StoredCollection::finish_change(bool wrote, const Ticket& ticket,
                                        const std::optional<Ticket>& rests_on) {
   if (wrote) return finish_write(ticket);
-  if (!rests_on) return {};
-  const Status committed = context_->storage->commit(*rests_on);
   // The answer tells of that write, so it must be visible, too: its own caller may be late.
+  return rests_on ? decide(*rests_on) : Status();
+}
+
+Status StoredCollection::decide(const Ticket& ticket) {
+  Lsn committed_through = 0;
+  const Status committed = context_->storage->commit(ticket, &committed_through);
+  // The first thread of a group publishes for all of it; the others do not queue for the lock.
+  if (committed.ok() && published_lsn_.load() >= ticket.lsn) return committed;
   MutexLock lock(mutex_);
   if (committed.ok()) {
-    publish_through(*rests_on);
+    publish_through({committed_through, ticket.generation});
   } else if (context_->storage->generation() != generation_) {
-    roll_back();
+    // Without memory now, the next write does it.
+    as_memory_allows([this]() NO_THREAD_SAFETY_ANALYSIS { roll_back(); });
   }
   return committed;
 }
 
 void StoredCollection::publish_through(const Ticket& ticket) {
   std::shared_ptr<const View> latest;
+  Lsn latest_lsn = 0;
   while (!pending_.empty() && pending_.front().ticket.generation == ticket.generation &&
          pending_.front().ticket.lsn <= ticket.lsn) {
     latest = std::move(pending_.front().view);
-    published_lsn_ = pending_.front().ticket.lsn;
+    latest_lsn = pending_.front().ticket.lsn;
     pending_.pop_front();
   }
-  if (latest != nullptr) published_.set(std::move(latest));
+  if (latest == nullptr) return;
+  published_.set(std::move(latest));
+  published_lsn_ = latest_lsn;  // last: who reads it without the lock relies on the view
 }
 
 void StoredCollection::roll_back() {
@@ -354,10 +354,10 @@ void StoredCollection::roll_back() {
   take_back_to(latest == nullptr ? *published_.get() : *latest);
   // Nothing below allocates.
   pending_.clear();
-  published_lsn_ = latest_lsn;
   generation_ = generation;
-  last_ = {published_lsn_, generation_};
+  last_ = {latest_lsn, generation_};
   if (latest != nullptr) published_.set(std::move(latest));
+  published_lsn_ = latest_lsn;
 }
 
 void StoredCollection::take_back_to(const View& view) {

@@ -204,6 +204,8 @@ class StoredCollection final : public Collection {
   void kill_rows(const std::vector<Kill>& kills) REQUIRES(mutex_);
   Result<Ticket> log(std::string record, RecordEffect effect) REQUIRES(mutex_);
   Status finish_write(const Ticket& ticket) EXCLUDES(mutex_);
+  /// Returns when it is known what becomes of a write. Ok: readers see it.
+  Status decide(const Ticket& ticket) EXCLUDES(mutex_);
   /// The end of a call that may have found nothing to write: waits for `ticket` if it `wrote`, else
   /// for the write that its answer rests on.
   Status finish_change(bool wrote, const Ticket& ticket, const std::optional<Ticket>& rests_on)
@@ -267,8 +269,9 @@ class StoredCollection final : public Collection {
   /// Kills by unsealed segments, by segment id in the order of working_.segments.
   std::vector<std::pair<SegmentId, std::vector<Kill>>> kills_ GUARDED_BY(mutex_);
   std::deque<Pending> pending_ GUARDED_BY(mutex_);
-  Ticket last_ GUARDED_BY(mutex_);            // of the newest applied write
-  Lsn published_lsn_ GUARDED_BY(mutex_) = 0;  // of the newest published write
+  Ticket last_ GUARDED_BY(mutex_);  // of the newest applied write
+  /// Of the newest published write. Changed under mutex_ only, after the view.
+  std::atomic<Lsn> published_lsn_ = 0;
   uint64_t generation_ GUARDED_BY(mutex_) = 0;
 
   mutable Mutex state_mutex_;

@@ -24,7 +24,10 @@ class MemoryStorage final : public Storage {
     return Ticket{++last_lsn_, kGeneration};
   }
   uint64_t generation() const override { return kGeneration; }
-  Status commit(const Ticket&) override { return Status(); }
+  Status commit(const Ticket& ticket, Lsn* committed_through) override {
+    if (committed_through != nullptr) *committed_through = ticket.lsn;
+    return Status();
+  }
   Status sync() override { return Status(); }
   Lsn committed_lsn() const override { return last_lsn(); }
   Lsn last_lsn() const override {

@@ -64,7 +64,9 @@ class FileStorage final : public Storage {
     return wal_->append(std::move(record), generation, effect);
   }
   uint64_t generation() const override { return wal_->generation(); }
-  Status commit(const Ticket& ticket) override { return wal_->commit(ticket); }
+  Status commit(const Ticket& ticket, Lsn* committed_through) override {
+    return wal_->commit(ticket, committed_through);
+  }
   Status sync() override { return wal_->sync(); }
   Lsn committed_lsn() const override { return wal_->committed_lsn(); }
   Lsn last_lsn() const override { return wal_->last_lsn(); }

@@ -111,7 +111,9 @@ class Storage {
   /// Errors: storage_full or io_error: the log was cut back to before this record, and neither it
   /// nor any later record of its generation happened; unavailable: a sync (or the cut) failed,
   /// writes are refused until the store is reopened, the outcome is unknown.
-  virtual Status commit(const Ticket& ticket) = 0;
+  /// If ok, `committed_through` gets the newest record of the ticket's generation that is as
+  /// durable as this one: a group is committed at once.
+  virtual Status commit(const Ticket& ticket, Lsn* committed_through = nullptr) = 0;
   /// Returns when everything appended so far is written and synced, whatever the policy.
   virtual Status sync() = 0;
   /// Every record up to here is as durable as the policy asks; monotonic.

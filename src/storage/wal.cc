@@ -6,13 +6,14 @@
 //
 // Outline. `append` fixes the order by putting the record in a queue; the payload is checksummed
 // before the lock is taken and never copied. The file has one owner at a time. A thread in `commit`
-// whose record is undecided becomes the owner if the file is free, else it waits on its own
-// condition variable. The owner takes up to a batch of records from the queue, writes them with one
-// gathered write, syncs as the policy says, wakes exactly the threads it decided, and repeats until
-// its own record is decided; then it hands the file to the thread that has waited longest.
-// Rotation, `sync` and the timer are owners too, so nothing else ever touches the file. Ownership
-// lives in the stack frame of a running thread that has no way out but `release`: there is no flag
-// to leak.
+// whose record is undecided becomes the owner if the file is free, else it sleeps on a word of its
+// own. The owner takes up to a batch of records from the queue, writes them with one gathered
+// write, syncs as the policy says, wakes exactly the threads it decided, and repeats until its own
+// record is decided; then it hands the file to the thread that has waited longest. A woken thread
+// finds what became of its record in its own waiter: it takes no lock that the others of its group,
+// woken at the same time, would queue for. Rotation, `sync` and the timer are owners too, so
+// nothing else ever touches the file. Ownership lives in the stack frame of a running thread that
+// has no way out but `release`: there is no flag to leak.
 //
 // Refused writes. A write that failed may have left whole frames, which would come back after a
 // restart although their writers were told that nothing happened. So the file is cut to the last
@@ -32,7 +33,8 @@
 // memory runs out for one of those, the log stops as it does when nothing can be known.
 //
 // Tried and dropped: one condition variable for all waiters (64 writers: each group woke all 64, of
-// which 48 went back to sleep); the leader role as a boolean that followers poll.
+// which 48 went back to sleep); one for each, under the mutex (the sixteen of a group woke, and
+// went back to sleep on the mutex); the leader role as a boolean that followers poll.
 #include "storage/wal.h"
 
 #include <algorithm>
@@ -212,11 +214,29 @@ Result<Ticket> Wal::append(std::string record, uint64_t generation, RecordEffect
   return ticket;
 }
 
-Status Wal::commit(const Ticket& ticket) {
+Status Wal::commit(const Ticket& ticket, Lsn* committed_through) {
+  Lsn ignored = 0;
+  if (committed_through == nullptr) committed_through = &ignored;
   MutexLock lock(mutex_);
-  Waiter waiter;
-  waiter.ticket = &ticket;
-  if (!is_decided(ticket) && acquire(waiter)) {
+  bool owner = false;
+  if (!is_decided(ticket)) {
+    if (owned_) {
+      Waiter waiter;
+      waiter.ticket = &ticket;
+      enqueue(waiter);
+      lock.unlock();
+      waiter.state.sleep_while(Waiter::kWaiting);
+      if (waiter.committed_through != 0) {
+        *committed_through = waiter.committed_through;
+        return Status();
+      }
+      lock.lock();
+      owner = waiter.state.get() == Waiter::kOwner;
+    } else {
+      owned_ = owner = true;
+    }
+  }
+  if (owner) {
     while (!is_decided(ticket)) {
       CHECK_TRUE(!queue_.empty());  // an undecided record is in the queue when nobody writes
       if (options_.group_commit_delay.count() > 0) wait_for_company();
@@ -224,8 +244,10 @@ Status Wal::commit(const Ticket& ticket) {
     }
     release();
   }
+  *committed_through = committed_with(ticket);
+  if (*committed_through != 0) return Status();
   const Status outcome =
-      within_memory([&]() NO_THREAD_SAFETY_ANALYSIS { return outcome_of(ticket); });
+      within_memory([&]() NO_THREAD_SAFETY_ANALYSIS { return refusal_of(ticket); });
   // A refusal that there is no memory to spell out. The caller must not take it for its own.
   if (outcome.code() == Code::kResourceExhausted) return Status(Code::kUnavailable, "no memory");
   return outcome;
@@ -299,35 +321,53 @@ void Wal::fail_stop(const Status& cause) {
 
 // ---- Ownership of the file ---------------------------------------------------------------------
 
-/// True: this thread owns the file, and must `release`. False: the waiter's ticket was decided.
-bool Wal::acquire(Waiter& waiter) {
+void Wal::acquire() {
   if (!owned_) {
     owned_ = true;
-    return true;
+    return;
   }
-  Waiter** last = &waiters_;
-  while (*last != nullptr) last = &(*last)->next;
-  *last = &waiter;
-  while (waiter.state == Waiter::State::kWaiting) waiter.wake.wait(mutex_);
-  return waiter.state == Waiter::State::kOwner;
+  Waiter waiter;
+  enqueue(waiter);
+  mutex_.unlock();
+  waiter.state.sleep_while(Waiter::kWaiting);
+  mutex_.lock();
 }
 
 void Wal::release() {
   DCHECK_TRUE(owned_);
-  wake_decided();
+  Waiter* const decided = take_decided();
   Waiter* const next = waiters_;
   if (next == nullptr) {
     owned_ = false;
-    return;
+  } else {
+    waiters_ = next->next;
   }
-  waiters_ = next->next;
-  next->state = Waiter::State::kOwner;
-  next->wake.notify_one();
+  if (next == nullptr && decided == nullptr) return;
+  mutex_.unlock();
+  // The medium is not to wait until as many threads as a group has have answered their callers.
+  if (next != nullptr) wake(next, Waiter::kOwner);
+  wake_all(decided);
+  mutex_.lock();
 }
 
-/// Wakes the threads whose tickets are decided, and no other. Notified under the mutex, because a
-/// woken thread takes its condition variable with it.
 void Wal::wake_decided() {
+  Waiter* const decided = take_decided();
+  if (decided == nullptr) return;
+  mutex_.unlock();
+  wake_all(decided);
+  mutex_.lock();
+}
+
+void Wal::enqueue(Waiter& waiter) {
+  Waiter** last = &waiters_;
+  while (*last != nullptr) last = &(*last)->next;
+  *last = &waiter;
+}
+
+/// The waiters whose tickets are decided, and no other, linked.
+Wal::Waiter* Wal::take_decided() {
+  Waiter* decided = nullptr;
+  Waiter** end = &decided;
   for (Waiter** at = &waiters_; *at != nullptr;) {
     Waiter* const waiter = *at;
     if (waiter->ticket == nullptr || !is_decided(*waiter->ticket)) {
@@ -335,9 +375,24 @@ void Wal::wake_decided() {
       continue;
     }
     *at = waiter->next;
-    waiter->state = Waiter::State::kDecided;
-    waiter->wake.notify_one();
+    waiter->committed_through = committed_with(*waiter->ticket);
+    waiter->next = nullptr;
+    *end = waiter;
+    end = &waiter->next;
   }
+  return decided;
+}
+
+void Wal::wake_all(Waiter* decided) {
+  while (decided != nullptr) {
+    Waiter* const waiter = decided;
+    decided = decided->next;
+    wake(waiter, Waiter::kDecided);
+  }
+}
+
+void Wal::wake(Waiter* waiter, Waiter::State state) {
+  waiter->state.set_and_wake(state);
 }
 
 /// False while it is open what becomes of a record.
@@ -346,23 +401,33 @@ bool Wal::is_decided(const Ticket& ticket) const {
          ticket.lsn > last_lsn_;
 }
 
-/// What became of a record. REQUIRES: it is decided.
-Status Wal::outcome_of(const Ticket& ticket) const {
+/// Of a decided record: the newest one of its generation that is committed; 0: it was refused.
+Lsn Wal::committed_with(const Ticket& ticket) const {
   if (ticket.generation == generation_) {
-    if (ticket.lsn <= committed_lsn_) return Status();
-    if (!health_.ok()) return health_;
-  } else if (ticket.generation < generation_) {
-    // Endings are consecutive, the last one is of the generation before this.
-    const uint64_t age = generation_ - ticket.generation;
-    if (age > endings_.size()) {
-      return unavailable("outcome unknown: the record's generation ended too long ago");
-    }
-    const Ending& ending = endings_[endings_.size() - age];
-    // What was written when a generation ended was synced with the cut.
-    return ticket.lsn <= ending.last_written ? Status() : ending.cause;
+    return ticket.lsn <= committed_lsn_ ? committed_lsn_ : 0;
   }
+  const Ending* const ending = ending_of(ticket.generation);
+  // What was written when a generation ended was synced with the cut.
+  return ending != nullptr && ticket.lsn <= ending->last_written ? ending->last_written : 0;
+}
+
+/// Why a record was refused. REQUIRES: it is decided, and not committed.
+Status Wal::refusal_of(const Ticket& ticket) const {
+  if (ticket.generation < generation_) {
+    const Ending* const ending = ending_of(ticket.generation);
+    if (ending != nullptr) return ending->cause;
+    return unavailable("outcome unknown: the record's generation ended too long ago");
+  }
+  if (!health_.ok()) return health_;
   return internal_error("commit of a record that was never appended: lsn " +
                         std::to_string(ticket.lsn));
+}
+
+/// How a generation ended; null: it has not, or too long ago.
+const Wal::Ending* Wal::ending_of(uint64_t generation) const {
+  // Endings are consecutive, the last one is of the generation before this.
+  const uint64_t age = generation_ - generation;
+  return age == 0 || age > endings_.size() ? nullptr : &endings_[endings_.size() - age];
 }
 
 // ---- Groups ------------------------------------------------------------------------------------
@@ -381,8 +446,10 @@ void Wal::write_until(Lsn target) {
   while (health_.ok() && generation == generation_ && written_lsn_ < target) write_group();
 }
 
-/// Writes one group from the queue and decides its records. REQUIRES: ownership.
+/// Writes one group from the queue and decides its records, whose threads are woken by what comes
+/// next. REQUIRES: ownership.
 void Wal::write_group() {
+  wake_decided();  // by the group before
   if (queue_.empty() || !health_.ok()) return;
   const size_t count =
       std::min<size_t>(queue_.size(), std::max<uint32_t>(options_.group_commit_batch_max, 1));
@@ -410,7 +477,6 @@ void Wal::write_group() {
     options_.metrics->group_commits.add();
     options_.metrics->grouped_records.add(count);
   }
-  wake_decided();
 }
 
 void Wal::note_written(Lsn lsn, bool synced) {
@@ -531,6 +597,7 @@ void Wal::sync_written() {
 void Wal::settle() {
   if (health_.ok()) write_until(last_lsn_);
   if (health_.ok() && synced_lsn_ < written_lsn_) sync_written();
+  wake_decided();
 }
 
 // ---- Refusals ----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@
 
 #include "aionbd/status.h"
 #include "base/mutex.h"
+#include "base/sleep_word.h"
 #include "io/file_system.h"
 #include "storage/format.h"
 #include "storage/log_reader.h"
@@ -63,7 +64,7 @@ class Wal {
 
   // As in Storage.
   Result<Ticket> append(std::string record, uint64_t generation, RecordEffect effect);
-  Status commit(const Ticket& ticket);
+  Status commit(const Ticket& ticket, Lsn* committed_through);
   Status sync();
   Result<Lsn> rotate();
   /// Everything appended before the call, written and synced. The files are only ever appended to;
@@ -92,21 +93,19 @@ class Wal {
     uint64_t payload_checksum = 0;
   };
   /// A thread waiting for its record to be decided, or (without a ticket) for the file. They are
-  /// linked, so that waiting allocates nothing.
+  /// linked, so that waiting allocates nothing. Whoever changes `state` touches the waiter for the
+  /// last time with that: a thread that sees the change may be gone, and its waiter with it.
   struct Waiter {
-    enum class State { kWaiting, kOwner, kDecided };
+    enum State : uint32_t { kWaiting, kOwner, kDecided };
     const Ticket* ticket = nullptr;
-    State state = State::kWaiting;
+    Lsn committed_through = 0;  // when decided: 0 where the record was refused
     Waiter* next = nullptr;
-    CondVar wake;
+    SleepWord state{kWaiting};
   };
   /// Owns the file from here to its end. REQUIRES: the mutex is held at both.
   class Owner {
    public:
-    explicit Owner(Wal& wal) NO_THREAD_SAFETY_ANALYSIS : wal_(wal) {
-      Waiter waiter;
-      wal_.acquire(waiter);
-    }
+    explicit Owner(Wal& wal) NO_THREAD_SAFETY_ANALYSIS : wal_(wal) { wal_.acquire(); }
     ~Owner() NO_THREAD_SAFETY_ANALYSIS { wal_.release(); }
     Owner(const Owner&) = delete;
     Owner& operator=(const Owner&) = delete;
@@ -125,11 +124,17 @@ class Wal {
   bool policy_ever_syncs() const;
 
   // The file has one owner at a time.
-  bool acquire(Waiter& waiter) REQUIRES(mutex_);
+  void acquire() REQUIRES(mutex_);
   void release() REQUIRES(mutex_);
+  void enqueue(Waiter& waiter) REQUIRES(mutex_);
+  Waiter* take_decided() REQUIRES(mutex_);
+  static void wake(Waiter* waiter, Waiter::State state);
+  static void wake_all(Waiter* decided);
   void wake_decided() REQUIRES(mutex_);
   bool is_decided(const Ticket& ticket) const REQUIRES(mutex_);
-  Status outcome_of(const Ticket& ticket) const REQUIRES(mutex_);
+  Status refusal_of(const Ticket& ticket) const REQUIRES(mutex_);
+  const Ending* ending_of(uint64_t generation) const REQUIRES(mutex_);
+  Lsn committed_with(const Ticket& ticket) const REQUIRES(mutex_);
 
   // Called by the owner; they give up the mutex while they do I/O.
   void write_group() REQUIRES(mutex_);
