@@ -2,8 +2,8 @@
 // (fault F11, test T5 of the plan): the call is refused with resource_exhausted and has changed
 // nothing, or it is done; what follows works; a reopened store agrees.
 //
-// A program of its own, because it replaces operator new. AIONBD_ALLOCATION_STEP=1 tries every n;
-// the default is every 7th.
+// A program of its own, because it replaces operator new (shortage.cc). AIONBD_ALLOCATION_STEP=1
+// tries every n; the default is every 7th.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -11,99 +11,15 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
-#include <new>
 #include <thread>
 
 #include "base/thread_pool.h"
 #include "engine/engine.h"
+#include "test/memory/shortage.h"
 #include "test/model/history.h"
-
-namespace {
-
-// Counted on the thread that is armed only: others go on as they do when memory is short elsewhere.
-thread_local bool armed = false;
-thread_local uint64_t seen = 0;
-thread_local uint64_t failing = 0;
-thread_local bool sticky = false;
-
-void* allocate(std::size_t bytes, std::size_t alignment) {
-  if (armed) {
-    ++seen;
-    if (seen == failing || (sticky && seen > failing)) return nullptr;
-  }
-  if (bytes == 0) bytes = 1;
-  if (alignment <= alignof(std::max_align_t)) return std::malloc(bytes);
-  return std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-}
-
-void* allocate_or_throw(std::size_t bytes, std::size_t alignment) {
-  void* const at = allocate(bytes, alignment);
-  if (at == nullptr) throw std::bad_alloc();
-  return at;
-}
-
-}  // namespace
-
-void* operator new(std::size_t bytes) {
-  return allocate_or_throw(bytes, 1);
-}
-void* operator new[](std::size_t bytes) {
-  return allocate_or_throw(bytes, 1);
-}
-void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  return allocate_or_throw(bytes, static_cast<std::size_t>(alignment));
-}
-void* operator new[](std::size_t bytes, std::align_val_t alignment) {
-  return allocate_or_throw(bytes, static_cast<std::size_t>(alignment));
-}
-void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
-  return allocate(bytes, 1);
-}
-void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
-  return allocate(bytes, 1);
-}
-void operator delete(void* at) noexcept {
-  std::free(at);
-}
-void operator delete[](void* at) noexcept {
-  std::free(at);
-}
-void operator delete(void* at, std::size_t) noexcept {
-  std::free(at);
-}
-void operator delete[](void* at, std::size_t) noexcept {
-  std::free(at);
-}
-void operator delete(void* at, std::align_val_t) noexcept {
-  std::free(at);
-}
-void operator delete[](void* at, std::align_val_t) noexcept {
-  std::free(at);
-}
-void operator delete(void* at, std::size_t, std::align_val_t) noexcept {
-  std::free(at);
-}
-void operator delete[](void* at, std::size_t, std::align_val_t) noexcept {
-  std::free(at);
-}
 
 namespace aionbd {
 namespace {
-
-/// Allocations of this thread fail from here to its end. Thread safety: single owner.
-class Shortage {
- public:
-  Shortage(uint64_t n, bool from_then_on) {
-    seen = 0;
-    failing = n;
-    sticky = from_then_on;
-    armed = true;
-  }
-  ~Shortage() { armed = false; }
-  Shortage(const Shortage&) = delete;
-  Shortage& operator=(const Shortage&) = delete;
-  static bool met() { return seen >= failing; }
-};
 
 uint64_t step() {
   const char* text = std::getenv("AIONBD_ALLOCATION_STEP");
