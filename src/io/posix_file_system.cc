@@ -21,6 +21,7 @@
 #include <cstdio>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <utility>
 
 #include "base/check.h"
@@ -363,13 +364,13 @@ class PosixFileSystem final : public FileSystem {
   }
 
   Result<std::vector<std::string>> list(const std::string& dir) override {
-    DIR* const stream = ::opendir(dir.c_str());
+    const std::unique_ptr<DIR, int (*)(DIR*)> stream(::opendir(dir.c_str()), ::closedir);
     if (stream == nullptr) return error_of("list directory", dir, errno);
-    std::vector<std::string> names;
+    std::vector<std::string> names;  // without memory for them the stream is closed, too
     int error = 0;
     while (true) {
       errno = 0;
-      const struct dirent* entry = ::readdir(stream);
+      const struct dirent* entry = ::readdir(stream.get());
       if (entry == nullptr) {
         error = errno;
         break;
@@ -377,7 +378,6 @@ class PosixFileSystem final : public FileSystem {
       const std::string_view name = entry->d_name;
       if (name != "." && name != "..") names.emplace_back(name);
     }
-    ::closedir(stream);
     if (error != 0) return error_of("list directory", dir, error);
     std::sort(names.begin(), names.end());
     return names;
