@@ -170,6 +170,19 @@ struct CollectionStats {
   RecallAudit audit;
 };
 
+/// An upsert that has its place in the log and is not yet as durable as promised, nor visible. It
+/// takes place whether or not anybody asks. Thread safety: single owner; keeps the database open.
+class PendingUpsert {
+ public:
+  /// Waits as `finish` does.
+  virtual ~PendingUpsert() = default;
+
+  /// True: `finish` will not wait for the medium. Cost: one load.
+  virtual bool decided() const = 0;
+  /// What `upsert` returns, when it returns it. Once.
+  virtual Result<UpsertResult> finish() = 0;
+};
+
 /// Thread safety: safe. Readers see one consistent state for the whole call and never wait for a
 /// writer. A write returns when it is as durable as the database's `Durability` promises, and is
 /// visible to every call that begins after that.
@@ -189,6 +202,12 @@ class Collection {
   /// budget), deadline_exceeded, storage_full: nothing changed.
   virtual Result<UpsertResult> upsert(std::span<const Point> points,
                                       Deadline deadline = kNoDeadline) = 0;
+
+  /// The first half of `upsert`, for callers with more writes in progress than threads: one thread
+  /// that finishes a write makes all those durable that were begun before. Errors: as `upsert`,
+  /// but those of the medium.
+  virtual Result<std::unique_ptr<PendingUpsert>> begin_upsert(std::span<const Point> points,
+                                                              Deadline deadline = kNoDeadline) = 0;
 
   /// Deletes the points that are there, all in one record; silent about missing ids.
   /// Returns how many were there.

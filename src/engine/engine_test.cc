@@ -73,6 +73,42 @@ TEST_F(EngineTest, WritesAreThereAfterReopen) {
   EXPECT_EQ(got.missing, std::vector<PointId>{uint64_t{9}});
 }
 
+TEST_F(EngineTest, AnUpsertCanBeFinishedLater) {
+  open();
+  auto collection = create(1);
+  std::vector<std::unique_ptr<PendingUpsert>> pending;
+  for (uint64_t id = 0; id < 10; ++id) {
+    const std::vector<Point> points = {{id, {1}, {}}};
+    pending.push_back(collection->begin_upsert(points).value());
+    EXPECT_FALSE(pending.back()->decided());
+  }
+  EXPECT_EQ(collection->count(nullptr).value(), 0u) << "not durable, not visible";
+  EXPECT_EQ(pending[6]->finish().value().created, 1u);
+  // One wait for the medium, for all that were begun before (a group may hold more).
+  for (size_t i = 0; i <= 6; ++i) EXPECT_TRUE(pending[i]->decided()) << i;
+  EXPECT_GE(collection->count(nullptr).value(), 7u);
+  EXPECT_EQ(pending[0]->finish().value().created, 1u);
+  pending.clear();  // waits for the others
+  EXPECT_EQ(collection->count(nullptr).value(), 10u);
+  const std::vector<Point> bad = {{uint64_t{1}, {1, 2}, {}}};
+  EXPECT_EQ(collection->begin_upsert(bad).status().code(), Code::kInvalidArgument);
+  collection = reopened();
+  EXPECT_EQ(collection->count(nullptr).value(), 10u);
+}
+
+TEST_F(EngineTest, AnUpsertThatIsNotFinishedKeepsTheDatabaseOpen) {
+  open();
+  auto collection = create(1);
+  const std::vector<Point> points = {{uint64_t{1}, {1}, {}}};
+  std::unique_ptr<PendingUpsert> pending = collection->begin_upsert(points).value();
+  std::thread closer([this] { database_.reset(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_TRUE(pending->finish().has_value());
+  pending.reset();
+  closer.join();
+  EXPECT_EQ(collection->begin_upsert(points).status().code(), Code::kUnavailable);
+}
+
 TEST_F(EngineTest, LastOfARepeatedIdWinsAndCountsOnce) {
   open();
   const auto collection = create(1);

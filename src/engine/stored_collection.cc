@@ -433,27 +433,67 @@ Result<UpsertResult> StoredCollection::upsert_locked(std::string& record, const 
 }
 
 Result<UpsertResult> StoredCollection::upsert(std::span<const Point> points, Deadline deadline) {
-  return entered(*context_, [&] { return upsert_entered(points, deadline); });
+  return entered(*context_, [&]() -> Result<UpsertResult> {
+    Ticket ticket;
+    ASSIGN_OR_RETURN(UpsertResult out, begin(points, deadline, &ticket));
+    RETURN_IF_ERROR(finish_write(ticket));
+    return out;
+  });
 }
 
-Result<UpsertResult> StoredCollection::upsert_entered(std::span<const Point> points,
-                                                      Deadline deadline) {
+class StoredCollection::UpsertInProgress final : public PendingUpsert {
+ public:
+  explicit UpsertInProgress(std::shared_ptr<StoredCollection> collection)
+      : collection_(std::move(collection)), scope_(*collection_->context_) {}
+  ~UpsertInProgress() override {
+    if (begun_) static_cast<void>(finish());
+  }
+
+  Status begin(std::span<const Point> points, Deadline deadline) {
+    RETURN_IF_ERROR(scope_.status());
+    ASSIGN_OR_RETURN(out_, collection_->begin(points, deadline, &ticket_));
+    begun_ = true;
+    return {};
+  }
+  bool decided() const override { return collection_->published_lsn_.load() >= ticket_.lsn; }
+  Result<UpsertResult> finish() override {
+    DCHECK_TRUE(begun_);
+    begun_ = false;
+    return within_memory([this]() -> Result<UpsertResult> {
+      RETURN_IF_ERROR(collection_->finish_write(ticket_));
+      return std::move(out_);
+    });
+  }
+
+ private:
+  const std::shared_ptr<StoredCollection> collection_;
+  const CallScope scope_;
+  bool begun_ = false;  // and not finished
+  Ticket ticket_;
+  UpsertResult out_;
+};
+
+Result<std::unique_ptr<PendingUpsert>> StoredCollection::begin_upsert(std::span<const Point> points,
+                                                                      Deadline deadline) {
+  return within_memory([&]() -> Result<std::unique_ptr<PendingUpsert>> {
+    auto pending = std::make_unique<UpsertInProgress>(shared_from_this());
+    RETURN_IF_ERROR(pending->begin(points, deadline));
+    return std::unique_ptr<PendingUpsert>(std::move(pending));
+  });
+}
+
+Result<UpsertResult> StoredCollection::begin(std::span<const Point> points, Deadline deadline,
+                                             Ticket* ticket) {
   if (points.empty()) return invalid_argument("points must not be empty");
   ASSIGN_OR_RETURN(std::string record, encode_upsert(uid_, options_, points));
   ASSIGN_OR_RETURN(const Op decoded, decode_op(as_bytes_of(record)));
   const UpsertOp& op = std::get<UpsertOp>(decoded);
   const std::vector<Use> uses = uses_of(op.ids);
   RETURN_IF_ERROR(context_->storage->admit_growth());
-  Ticket ticket;
-  UpsertResult out;
   const SealAfterRefusal sealing{*context_};
-  {
-    MutexLock lock(mutex_);
-    RETURN_IF_ERROR(ready_to_write(deadline));
-    ASSIGN_OR_RETURN(out, upsert_locked(record, op, uses, &ticket));
-  }
-  RETURN_IF_ERROR(finish_write(ticket));
-  return out;
+  MutexLock lock(mutex_);
+  RETURN_IF_ERROR(ready_to_write(deadline));
+  return upsert_locked(record, op, uses, ticket);
 }
 
 std::optional<Ticket> StoredCollection::pending_ticket() const {

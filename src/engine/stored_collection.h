@@ -55,7 +55,8 @@ struct FrozenRows {
 };
 
 /// Thread safety: safe.
-class StoredCollection final : public Collection {
+class StoredCollection final : public Collection,
+                               public std::enable_shared_from_this<StoredCollection> {
  public:
   StoredCollection(std::shared_ptr<EngineContext> context, CollectionUid uid, std::string name,
                    CollectionOptions options);
@@ -63,6 +64,8 @@ class StoredCollection final : public Collection {
   // ---- Collection ----
   CollectionInfo info() const override;
   Result<UpsertResult> upsert(std::span<const Point> points, Deadline deadline) override;
+  Result<std::unique_ptr<PendingUpsert>> begin_upsert(std::span<const Point> points,
+                                                      Deadline deadline) override;
   Result<uint64_t> remove(std::span<const PointId> ids, Deadline deadline) override;
   Result<uint64_t> remove_matching(const Filter& filter, Deadline deadline) override;
   Result<uint64_t> set_payload(std::span<const PointId> ids, const Payload& keys,
@@ -155,6 +158,7 @@ class StoredCollection final : public Collection {
   void note_searched(Metric metric) const;
   void tell_of_bare_reads() const;
 
+  class UpsertInProgress;
   /// At its end, outside all locks: seals what open rows there are, when a write was refused
   /// because of the memory they hold, so that the next one finds room.
   struct SealAfterRefusal {
@@ -215,7 +219,8 @@ class StoredCollection final : public Collection {
                                      std::span<const Use> uses, Ticket* ticket) REQUIRES(mutex_);
   Result<uint64_t> remove_locked(std::span<const PointId> ids, std::span<const Use> uses,
                                  Ticket* ticket) REQUIRES(mutex_);
-  Result<UpsertResult> upsert_entered(std::span<const Point> points, Deadline deadline)
+  /// An upsert up to its place in the log.
+  Result<UpsertResult> begin(std::span<const Point> points, Deadline deadline, Ticket* ticket)
       EXCLUDES(mutex_);
   Result<uint64_t> remove_once(std::span<const PointId> ids, Deadline deadline) EXCLUDES(mutex_);
   Result<uint64_t> remove_matching_once(const Filter& filter, Deadline deadline) EXCLUDES(mutex_);

@@ -156,7 +156,8 @@ class StoreTest : public testing::Test {
     std::map<std::string, size_t> out;
     for (const auto& entry : std::filesystem::directory_iterator(dir)) {
       const std::string name = entry.path().filename().string();
-      if (name != "LOCK" && name != "RESERVE") out[name] = std::hash<std::string>()(read(entry.path().string()));
+      if (name != "LOCK" && name != "RESERVE")
+        out[name] = std::hash<std::string>()(read(entry.path().string()));
     }
     return out;
   }

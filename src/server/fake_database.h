@@ -20,9 +20,39 @@ namespace aionbd {
 /// What a test makes the fake do. Thread safety: safe.
 struct FakeBehaviour {
   std::atomic<int> delay_ms{0};            // of every search and upsert
+  std::atomic<int> commit_delay_ms{0};     // of the medium, for upserts
+  std::atomic<int> begun{0};               // upserts
+  std::atomic<int> durable{0};             // of these, all up to this one
+  std::atomic<int> commits{0};             // waits for the medium
   std::atomic<Code> fail_code{Code::kOk};  // of every upsert
   std::atomic<int> inside{0};              // calls sleeping now
   std::atomic<int> scans_with_deadline{0};
+};
+
+/// Visible at once, durable when one that was begun after it, or itself, has waited for the medium.
+/// Thread safety: single owner.
+class FakePendingUpsert : public PendingUpsert {
+ public:
+  FakePendingUpsert(Result<UpsertResult> outcome, FakeBehaviour& behaviour)
+      : outcome_(std::move(outcome)), behaviour_(behaviour), number_(++behaviour.begun) {}
+
+  bool decided() const override {
+    return behaviour_.commit_delay_ms.load() == 0 || behaviour_.durable.load() >= number_;
+  }
+  Result<UpsertResult> finish() override {
+    if (!decided()) {
+      const int durable = behaviour_.begun.load();
+      ++behaviour_.commits;
+      std::this_thread::sleep_for(std::chrono::milliseconds(behaviour_.commit_delay_ms.load()));
+      behaviour_.durable = durable;
+    }
+    return std::move(outcome_);
+  }
+
+ private:
+  Result<UpsertResult> outcome_;
+  FakeBehaviour& behaviour_;
+  const int number_;
 };
 
 /// Knows equality filters of one clause only. Thread safety: safe.
@@ -49,6 +79,12 @@ class FakeCollection : public Collection {
       ++(created ? out.created : out.updated);
     }
     return out;
+  }
+
+  Result<std::unique_ptr<PendingUpsert>> begin_upsert(std::span<const Point> points,
+                                                      Deadline deadline) override {
+    return std::unique_ptr<PendingUpsert>(
+        std::make_unique<FakePendingUpsert>(upsert(points, deadline), behaviour_));
   }
 
   Result<uint64_t> remove(std::span<const PointId> ids, Deadline) override {

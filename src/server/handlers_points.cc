@@ -48,6 +48,40 @@ const Filter* pointer_to(const std::optional<Filter>& filter) {
   return filter ? &*filter : nullptr;
 }
 
+/// Thread safety: single owner.
+class UnfinishedUpsert final : public UnfinishedAnswer {
+ public:
+  UnfinishedUpsert(std::vector<Point> points, bool single, IdStyle style)
+      : points_(std::move(points)), single_(single), style_(style) {}
+
+  Status begin(Collection& collection, Deadline deadline) {
+    ASSIGN_OR_RETURN(pending_, collection.begin_upsert(points_, deadline));
+    return {};
+  }
+  bool ready() const override { return pending_->decided(); }
+  Status finish(HttpResponse& response) override {
+    ASSIGN_OR_RETURN(const UpsertResult result, pending_->finish());
+    response.body = single_ ? encode_put(points_.front().id, result.created > 0, style_)
+                            : encode_upsert(points_, result, style_);
+    return {};
+  }
+
+ private:
+  const std::vector<Point> points_;
+  const bool single_;  // PUT of one point
+  const IdStyle style_;
+  std::unique_ptr<PendingUpsert> pending_;
+};
+
+Status begin_upsert(Call& call, Collection& collection, std::vector<Point> points, bool single,
+                    IdStyle style) {
+  // What allocates comes first: once it is begun, an upsert is not taken back.
+  auto rest = std::make_unique<UnfinishedUpsert>(std::move(points), single, style);
+  RETURN_IF_ERROR(rest->begin(collection, call.request.deadline));
+  call.rest = std::move(rest);
+  return {};
+}
+
 /// Decode, one change of payloads, how many points it changed.
 template <typename Decode, typename Change>
 Status change_payloads(Call& call, Decode decode, Change change) {
@@ -67,25 +101,20 @@ Status handle_put_point(Call& call) {
   ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
                    call.server.collection(call.param(0)));
   const CollectionOptions options = collection->info().options;
-  Point point;
-  ASSIGN_OR_RETURN(point.id, parse_point_id(call.param(1), options.id_type));
-  RETURN_IF_ERROR(decode_point_body(call.server.reader(), call.request.body, options, point));
-  ASSIGN_OR_RETURN(const UpsertResult result,
-                   collection->upsert(std::span<const Point>(&point, 1), call.request.deadline));
-  call.response.body = encode_put(point.id, result.created > 0, style);
-  return {};
+  std::vector<Point> points(1);
+  ASSIGN_OR_RETURN(points[0].id, parse_point_id(call.param(1), options.id_type));
+  RETURN_IF_ERROR(decode_point_body(call.server.reader(), call.request.body, options, points[0]));
+  return begin_upsert(call, *collection, std::move(points), true, style);
 }
 
 Status handle_upsert(Call& call) {
   ASSIGN_OR_RETURN(const IdStyle style, id_style(call));
   ASSIGN_OR_RETURN(const std::shared_ptr<Collection> collection,
                    call.server.collection(call.param(0)));
-  ASSIGN_OR_RETURN(const std::vector<Point> points,
+  ASSIGN_OR_RETURN(std::vector<Point> points,
                    decode_upsert(call.server.reader(), call.request.body,
                                  collection->info().options, call.server.limits()));
-  ASSIGN_OR_RETURN(const UpsertResult result, collection->upsert(points, call.request.deadline));
-  call.response.body = encode_upsert(points, result, style);
-  return {};
+  return begin_upsert(call, *collection, std::move(points), false, style);
 }
 
 Status handle_get_point(Call& call) {

@@ -7,6 +7,11 @@
 // Work requests take a slot first. When none is free the connection (not a thread) waits in a
 // bounded queue; the request that ends hands its slot to the head of the queue.
 //
+// A request whose write waits for the medium (HttpRequest::rest) holds no thread. One of them at a
+// time has the turn: its thread waits for the medium, which makes durable what the others began
+// before, answers those, and leaves the turn to another thread, so that the medium does not wait
+// for the answers. With one client the thread that read the request does all of it.
+//
 // A thread that has answered stays with its connection for a moment (kStay): the next request of a
 // busy client then wakes that thread and no other, without a round through the io_context. Staying
 // counts as blocking work, so it never keeps other connections from a thread.
@@ -69,8 +74,12 @@ constexpr uint64_t kRequestsPerConnectionMax = 10000;
 constexpr std::chrono::milliseconds kStay{2};
 constexpr size_t kStayingMax = 64;
 
-/// Threads that are kept free of blocking work.
+/// Requests that one turn at the medium answers.
+constexpr size_t kTurnMax = 64;
+
+/// Threads that are kept free of blocking work, and how many at most wait for it.
 constexpr size_t kSpareThreads = 2;
+constexpr size_t kIdleThreadsMax = 6;
 /// Room for one whole head and as much again: a small body comes with its head in one read.
 constexpr size_t kInputBytes = 2 * kHeadBytesMax;
 /// Body buffer a connection keeps between requests.
@@ -178,6 +187,10 @@ class HttpServer::State : public std::enable_shared_from_this<HttpServer::State>
   /// Gives the slot to the next in the queue.
   void leave() EXCLUDES(mutex_);
 
+  /// Finishes what waits for the medium: true when that was done here, false when a later turn
+  /// does it and answers.
+  bool take_turn(const std::shared_ptr<Connection>& connection) EXCLUDES(mutex_);
+
   void begin_handling() EXCLUDES(mutex_);
   void end_handling() EXCLUDES(mutex_);
   /// False: there are not threads enough for one that only waits.
@@ -204,7 +217,18 @@ class HttpServer::State : public std::enable_shared_from_this<HttpServer::State>
   void look_at_connections() EXCLUDES(mutex_);
   void add_thread() REQUIRES(mutex_);
   void grow_pool() REQUIRES(mutex_);
+  size_t threads_at_work() const REQUIRES(mutex_);
+  void rest_while_not_needed() EXCLUDES(mutex_);
   void close_all(bool only_idle) EXCLUDES(mutex_);
+  void run_turn() EXCLUDES(mutex_);
+  void leave_turn() EXCLUDES(mutex_);
+  /// Requests that one wait for the medium decided.
+  struct Turn {
+    std::array<std::shared_ptr<Connection>, kTurnMax> connections;
+    size_t count = 0;
+  };
+  Turn wait_for_turn() EXCLUDES(mutex_);
+  void answer_all(const Turn& turn) EXCLUDES(mutex_);
 
   asio::strand<asio::io_context::executor_type> accept_strand_{asio::make_strand(io_)};
   tcp::acceptor acceptor_{accept_strand_};
@@ -216,10 +240,15 @@ class HttpServer::State : public std::enable_shared_from_this<HttpServer::State>
   CondVar idle_;
   std::unordered_set<Connection*> connections_ GUARDED_BY(mutex_);
   std::deque<std::shared_ptr<Connection>> parked_ GUARDED_BY(mutex_);
+  std::deque<std::shared_ptr<Connection>> unfinished_ GUARDED_BY(mutex_);  // wait for a turn
+  bool turn_taken_ GUARDED_BY(mutex_) = false;
   size_t slots_used_ GUARDED_BY(mutex_) = 0;
   size_t handling_ GUARDED_BY(mutex_) = 0;  // threads that block, or may
   size_t staying_ GUARDED_BY(mutex_) = 0;   // of these, the ones that wait for their client
   size_t running_ GUARDED_BY(mutex_) = 0;   // threads inside run()
+  CondVar rested_;
+  size_t resting_ GUARDED_BY(mutex_) = 0;  // of those that run, the ones nobody needs
+  size_t called_ GUARDED_BY(mutex_) = 0;   // of these, the ones that are to come back
   std::vector<std::thread> threads_ GUARDED_BY(mutex_);
 };
 
@@ -237,12 +266,20 @@ class Connection : public std::enable_shared_from_this<Connection> {
     server_->forget(this);
   }
 
+  /// Waits for a request.
   void start() { wait(tcp::socket::wait_read, Phase::kIdle, kIdleTimeout); }
   /// Runs a parked request that was given a slot.
   void resume();
   /// Answers a parked request whose time is up.
   void expire_parked();
   bool parked_past(MonotonicTime now) const { return request_.deadline <= now; }
+  /// The parts of a turn.
+  bool ready_to_finish() const { return request_.rest->ready(); }
+  void finish() { server_->application_.finish(request_, response_); }
+  void answer_finished(bool alone);
+  void go_on() {
+    guarded([this] { advance(); });
+  }
   /// Called by the sweep and by shutdown.
   void cancel_if(MonotonicTime now, bool idle_too, bool all);
 
@@ -269,7 +306,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Step receive_body();
   Step body_too_large(int status);
   Step dispatch();
-  void handle_now(bool holds_slot);
+  Step handle_now();
   Step answer_fault(const HttpFault& fault);
   Step send();
   Step flush();
@@ -446,7 +483,7 @@ Connection::Step Connection::take_head() {
       return Step::kStop;
     }
     if (stay()) return read_input();
-    wait(tcp::socket::wait_read, Phase::kIdle, kIdleTimeout);
+    start();
     return Step::kStop;
   }
   if (scanned_ == 0) head_deadline_ = std::chrono::steady_clock::now() + kHeadTimeout;
@@ -507,6 +544,8 @@ void Connection::begin_request() {
   request_.route = nullptr;
   request_.path_params.clear();
   request_.query.clear();
+  request_.rest.reset();
+  request_.memory.reset();
   request_.request_id.clear();
   request_.started = std::chrono::steady_clock::now();
   request_.deadline = request_.started + server_->options_.request_timeout;
@@ -617,7 +656,7 @@ Connection::Step Connection::dispatch() {
     return send();
   }
   switch (server_->enter(shared_from_this())) {
-    case HttpServer::State::Entry::kRun: handle_now(true); return send();
+    case HttpServer::State::Entry::kRun: return handle_now();
     case HttpServer::State::Entry::kParked: return Step::kStop;
     case HttpServer::State::Entry::kRefused: break;
   }
@@ -627,17 +666,31 @@ Connection::Step Connection::dispatch() {
   return send();
 }
 
-void Connection::handle_now(bool holds_slot) {
+/// REQUIRES: a work slot.
+Connection::Step Connection::handle_now() {
   server_->begin_handling();
-  server_->application_.handle(request_, response_);  // does not throw
+  server_->application_.handle(request_, response_);
   server_->end_handling();
-  if (holds_slot) server_->leave();
+  if (request_.rest != nullptr && !server_->take_turn(shared_from_this())) return Step::kStop;
+  server_->leave();
+  return send();
+}
+
+/// `alone`: no other connection waits for this thread. If one does, the next request of this one is
+/// another thread's.
+void Connection::answer_finished(bool alone) {
+  guarded([&] {
+    server_->leave();
+    if (send() == Step::kStop) return;
+    if (alone) return advance();
+    if (begin_ == end_ && !server_->stopping_.load()) return start();
+    asio::post(server_->io_, [self = shared_from_this()] { self->go_on(); });
+  });
 }
 
 void Connection::resume() {
   guarded([this] {
-    handle_now(true);
-    if (send() == Step::kGoOn) advance();
+    if (handle_now() == Step::kGoOn) advance();
   });
 }
 
@@ -789,7 +842,7 @@ void HttpServer::State::run() {
 void HttpServer::State::add_thread() {
   try {
     threads_.emplace_back([self = shared_from_this()] {
-      self->io_.run();
+      while (self->io_.run_one() > 0) self->rest_while_not_needed();
       MutexLock lock(self->mutex_);
       --self->running_;
       self->idle_.notify_all();
@@ -913,16 +966,105 @@ void HttpServer::State::leave() {
   if (!as_memory_allows([&] { asio::post(io_, [next] { next->resume(); }); })) next->resume();
 }
 
+bool HttpServer::State::take_turn(const std::shared_ptr<Connection>& connection) {
+  const bool ready = connection->ready_to_finish();
+  if (!ready) {
+    MutexLock lock(mutex_);
+    if (turn_taken_) {
+      unfinished_.push_back(connection);
+      return false;
+    }
+    turn_taken_ = true;
+  }
+  begin_handling();
+  connection->finish();
+  end_handling();
+  if (!ready) leave_turn();
+  return true;
+}
+
+/// To another thread, or to nobody when nothing waits for it. REQUIRES: the turn.
+void HttpServer::State::leave_turn() {
+  while (true) {
+    {
+      MutexLock lock(mutex_);
+      turn_taken_ = !unfinished_.empty();
+      if (!turn_taken_) return;
+    }
+    const bool handed_on = as_memory_allows(
+        [this] { asio::post(io_, [self = shared_from_this()] { self->run_turn(); }); });
+    if (handed_on) return;
+    answer_all(wait_for_turn());  // without memory to hand it on: here and now
+  }
+}
+
+void HttpServer::State::run_turn() {
+  const Turn turn = wait_for_turn();
+  leave_turn();
+  answer_all(turn);
+}
+
+/// Finishes the first request that waits for the turn, and takes those that were decided with it.
+/// REQUIRES: the turn, and something that waits for it.
+HttpServer::State::Turn HttpServer::State::wait_for_turn() {
+  Turn turn;
+  {
+    MutexLock lock(mutex_);
+    turn.connections[turn.count++] = std::move(unfinished_.front());
+    unfinished_.pop_front();
+  }
+  begin_handling();
+  turn.connections[0]->finish();
+  end_handling();
+  MutexLock lock(mutex_);
+  while (turn.count < kTurnMax && !unfinished_.empty() && unfinished_.front()->ready_to_finish()) {
+    turn.connections[turn.count++] = std::move(unfinished_.front());
+    unfinished_.pop_front();
+  }
+  return turn;
+}
+
+void HttpServer::State::answer_all(const Turn& turn) {
+  for (size_t i = 0; i < turn.count; ++i) {
+    if (i > 0) {
+      begin_handling();  // a checkpoint may be due
+      turn.connections[i]->finish();
+      end_handling();
+    }
+    turn.connections[i]->answer_finished(turn.count == 1);
+  }
+}
+
 void HttpServer::State::begin_handling() {
   MutexLock lock(mutex_);
   ++handling_;
   grow_pool();
 }
 
+size_t HttpServer::State::threads_at_work() const {
+  return running_ - resting_ + called_;
+}
+
+/// Sees to it that there are threads free of blocking work.
 void HttpServer::State::grow_pool() {
-  if (running_ < handling_ + kSpareThreads && running_ < options_.concurrency_max + kSpareThreads) {
+  if (threads_at_work() >= handling_ + kSpareThreads) return;
+  if (resting_ > called_) {
+    ++called_;
+    rested_.notify_one();
+  } else if (running_ < options_.concurrency_max + kSpareThreads) {
     add_thread();
   }
+}
+
+/// Between two pieces of work. Each thread that waits inside the io_context may be woken for the
+/// next event, and those at work come too late for it: a few of them are faster than many.
+void HttpServer::State::rest_while_not_needed() {
+  MutexLock lock(mutex_);
+  if (threads_at_work() <= handling_ + kIdleThreadsMax || finished_.load()) return;
+  ++resting_;
+  while (called_ == 0 && !finished_.load()) rested_.wait(mutex_);
+  if (called_ > 0) --called_;
+  --resting_;
 }
 
 bool HttpServer::State::begin_staying() {
@@ -931,7 +1073,7 @@ bool HttpServer::State::begin_staying() {
   if (staying_ == kStayingMax) return false;
   ++handling_;
   grow_pool();
-  if (running_ < handling_ + kSpareThreads) {
+  if (threads_at_work() < handling_ + kSpareThreads) {
     --handling_;
     return false;
   }
@@ -1000,6 +1142,10 @@ bool HttpServer::State::stop(std::chrono::milliseconds grace) {
   // With nothing left to wait for, run() returns in every thread that is not inside a handler.
   // Posted once: nobody would run a second one, and what waits in io_ keeps this object alive.
   if (!finished_.exchange(true)) {
+    {
+      MutexLock lock(mutex_);
+      rested_.notify_all();
+    }
     asio::post(sweep_strand_, [self = shared_from_this()] { self->sweep_timer_.cancel(); });
   }
   std::vector<std::thread> threads;

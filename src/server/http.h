@@ -20,6 +20,18 @@ namespace aionbd {
 
 struct Route;
 
+struct HttpResponse;
+
+/// What is left of a request whose write waits for the medium. Destroying it waits as well.
+class UnfinishedAnswer {
+ public:
+  virtual ~UnfinishedAnswer() = default;
+  /// True: `finish` will not wait.
+  virtual bool ready() const = 0;
+  /// Fills in the answer. Once.
+  virtual Status finish(HttpResponse& response) = 0;
+};
+
 struct HttpRequest {
   HttpHead head;          // views into the connection's buffer
   std::string_view body;  // followed by kJsonPadding readable bytes
@@ -31,6 +43,11 @@ struct HttpRequest {
   const Route* route = nullptr;
   std::vector<std::string> path_params;
   std::vector<std::pair<std::string, std::string>> query;
+
+  // Filled by HttpApplication::handle, taken by finish.
+  std::unique_ptr<UnfinishedAnswer> rest;
+  /// Whatever counts the memory of the work.
+  std::shared_ptr<void> memory;
 };
 
 struct HttpResponse {
@@ -58,7 +75,10 @@ class HttpApplication {
 
   /// Routes a request whose head is known and whose body is not. Must not block.
   virtual Admission admit(HttpRequest& request, HttpResponse& response) = 0;
+  /// Answers, or leaves `request.rest` for `finish`. Does not throw.
   virtual void handle(HttpRequest& request, HttpResponse& response) = 0;
+  /// Answers what `handle` left; blocks unless `request.rest` is ready. Does not throw.
+  virtual void finish(HttpRequest& request, HttpResponse& response) = 0;
   /// An answer the transport itself gives.
   virtual void answer_fault(const HttpFault& fault, HttpResponse& response) = 0;
   /// After the answer was handed to the network.

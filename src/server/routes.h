@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,14 +31,16 @@ struct Call {
   ServerContext& server;
   const HttpRequest& request;
   HttpResponse& response;
+  /// Set by a handler whose write has its place in the log: what it does when that is durable.
+  std::unique_ptr<UnfinishedAnswer>& rest;
 
   std::string_view param(size_t i) const { return request.path_params[i]; }
   /// Value of a query key, or null.
   const std::string* query(std::string_view key) const;
 };
 
-/// Decodes, makes one public call, encodes into `response.body`. A returned error becomes the
-/// answer.
+/// Decodes, makes one public call, encodes into `response.body` (or leaves that to `rest`). A
+/// returned error becomes the answer.
 using Handler = Status (*)(Call& call);
 
 struct Route {

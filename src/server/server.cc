@@ -64,11 +64,15 @@ class Server::State : public HttpApplication {
 
   Admission admit(HttpRequest& request, HttpResponse& response) override;
   void handle(HttpRequest& request, HttpResponse& response) override;
+  void finish(HttpRequest& request, HttpResponse& response) override;
   void answer_fault(const HttpFault& fault, HttpResponse& response) override;
   void finished(const HttpRequest& request, const HttpResponse& response, uint64_t us) override;
 
  private:
+  template <typename Work>
+  void answer_with(HttpRequest& request, HttpResponse& response, Work work);
   Status work_on(HttpRequest& request, HttpResponse& response);
+  Status count_answer(const HttpRequest& request, HttpResponse& response);
   void answer_status(const Status& status, const HttpRequest& request, HttpResponse& response);
 
   ServerContext context_;
@@ -197,10 +201,12 @@ HttpApplication::Admission Server::State::admit(HttpRequest& request, HttpRespon
   return immediate ? Admission::kImmediate : Admission::kWork;
 }
 
-void Server::State::handle(HttpRequest& request, HttpResponse& response) {
+/// What `work` made of the response, or its error.
+template <typename Work>
+void Server::State::answer_with(HttpRequest& request, HttpResponse& response, Work work) {
   // What is allocated for the answer to a lack of memory is little, but may be missing, too.
   const bool answered = as_memory_allows([&] {
-    const Status status = within_memory([&] { return work_on(request, response); });
+    const Status status = within_memory(work);
     if (!status.ok()) answer_status(status, request, response);
   });
   if (answered) return;
@@ -210,14 +216,33 @@ void Server::State::handle(HttpRequest& request, HttpResponse& response) {
   response.close = true;
 }
 
+void Server::State::handle(HttpRequest& request, HttpResponse& response) {
+  answer_with(request, response, [&] { return work_on(request, response); });
+  if (request.rest == nullptr) request.memory.reset();
+}
+
+void Server::State::finish(HttpRequest& request, HttpResponse& response) {
+  answer_with(request, response, [&]() -> Status {
+    RETURN_IF_ERROR(request.rest->finish(response));
+    return count_answer(request, response);
+  });
+  request.rest.reset();
+  request.memory.reset();
+}
+
 Status Server::State::work_on(HttpRequest& request, HttpResponse& response) {
   Database* const database = context_.database();
-  AnswerMemory memory;
   if (database != nullptr && !request.body.empty()) {
-    ASSIGN_OR_RETURN(memory, database->hold_memory(request.body.size() * kHeldPerBodyByte));
+    ASSIGN_OR_RETURN(request.memory, database->hold_memory(request.body.size() * kHeldPerBodyByte));
   }
-  Call call{context_, request, response};
+  Call call{context_, request, response, request.rest};
   RETURN_IF_ERROR(request.route->handler(call));
+  return count_answer(request, response);
+}
+
+/// Counts a large answer in the memory budget until it is sent.
+Status Server::State::count_answer(const HttpRequest& request, HttpResponse& response) {
+  Database* const database = context_.database();
   if (database != nullptr && response.body.size() >= kAnswerBytesCounted) {
     auto held = database->hold_memory(response.body.capacity());
     // What was written is not taken back for want of memory to say so.

@@ -475,6 +475,78 @@ TEST_F(ServerTest, FinishesWhatRunsAndRefusesTheRestWhenStopping) {
   EXPECT_FALSE(Client(port()).connected());
 }
 
+std::string upsert_of(int id) {
+  return request("POST", "/collections/docs/points",
+                 R"({"points":[{"id":)" + std::to_string(id) + R"(,"values":[1,1]}]})");
+}
+
+TEST_F(ServerTest, WritesThatWaitForTheMediumAreAnsweredTogether) {
+  start({{"request_timeout_ms", "10000"}});
+  make_docs();
+  behaviour_.commit_delay_ms = 300;
+  constexpr int kClients = 40;
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < kClients; ++i) {
+    clients.push_back(std::make_unique<Client>(port()));
+    clients.back()->send(upsert_of(100 + i));
+  }
+  while (behaviour_.begun.load() < kClients) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  // They hold no thread: a search is answered, and those that would block are few.
+  Client other(port());
+  EXPECT_EQ(other.ask(request("POST", "/collections/docs/search/topk", kSearch)).status, 200);
+  for (const auto& client : clients) EXPECT_EQ(client->receive().status, 200);
+  // The first alone, the others behind it; a few more where the machine was slow.
+  EXPECT_GE(behaviour_.commits.load(), 2);
+  EXPECT_LE(behaviour_.commits.load(), kClients / 4);
+  for (const auto& client : clients) {
+    EXPECT_EQ(client->ask(request("GET", "/live")).status, 200) << "goes on after its write";
+  }
+}
+
+TEST_F(ServerTest, PipelinedWritesAreAnsweredInOrder) {
+  start({{"request_timeout_ms", "10000"}});
+  make_docs();
+  behaviour_.commit_delay_ms = 5;
+  constexpr int kWrites = 20;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      Client client(port());
+      std::string all;
+      for (int i = 0; i < kWrites; ++i) {
+        all += request("PUT", "/collections/docs/points/" + std::to_string(1000 * (t + 1) + i),
+                       R"({"values":[1,1]})");
+      }
+      client.send(all + request("GET", "/live"));
+      for (int i = 0; i < kWrites; ++i) {
+        const Client::Answer answer = client.receive();
+        EXPECT_EQ(answer.status, 200);
+        const std::string id = "\"id\":" + std::to_string(1000 * (t + 1) + i);
+        EXPECT_NE(answer.body.find(id), std::string::npos) << answer.body;
+      }
+      EXPECT_EQ(client.receive().body.find("\"id\""), std::string::npos);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST_F(ServerTest, WritesThatWaitForTheMediumAreAnsweredBeforeItStops) {
+  start({{"request_timeout_ms", "10000"}});
+  make_docs();
+  behaviour_.commit_delay_ms = 300;
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < 10; ++i) {
+    clients.push_back(std::make_unique<Client>(port()));
+    clients.back()->send(upsert_of(100 + i));
+  }
+  while (behaviour_.begun.load() < 10) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  server_->request_stop();
+  EXPECT_TRUE(server_->wait().ok());
+  for (const auto& client : clients) EXPECT_EQ(client->receive().status, 200);
+}
+
 TEST_F(ServerTest, PortInUseIsAnError) {
   start();
   SettingSources sources;
