@@ -17,6 +17,9 @@
 
 namespace aionbd {
 
+/// Rows below which even what is searched all the time gets no index.
+inline constexpr uint64_t kIndexRowsAsked = 512;
+
 class StoredCollection;
 
 /// Lives as long as the database or any handle to one of its collections.
@@ -47,6 +50,7 @@ struct EngineContext {
   EngineMetrics metrics;
   std::atomic<SegmentId> next_segment{1};
   std::atomic<uint64_t> writes_since_checkpoint{0};
+  std::atomic<bool> rows_to_index{false};   // a collection has, or had, kIndexRowsAsked
   std::atomic<bool> sealing_wanted{false};  // a write was refused for memory that open rows hold
 
   /// Bytes of one log file that make a checkpoint due. Sealing what they hold takes at most twice

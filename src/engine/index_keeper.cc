@@ -74,7 +74,8 @@ IndexKeeper::~IndexKeeper() {
 
 void IndexKeeper::wake() {
   const bool started = started_.load(std::memory_order_acquire);
-  if (!started && !any_worth_indexing()) return;
+  // Callers hold locks of theirs: nothing is asked of collections here.
+  if (!started && !context_->rows_to_index.load(std::memory_order_relaxed)) return;
   // Each search and each write may ask: only the first since the last look has anybody to wake.
   if (due_.exchange(true) && started) return;
   {
@@ -83,17 +84,6 @@ void IndexKeeper::wake() {
     if (!started_.load(std::memory_order_relaxed) && !stopping_.load()) start_threads();
   }
   wake_.notify_one();
-}
-
-bool IndexKeeper::any_worth_indexing() const {
-  const Collections all = all_of(collections_);
-  return std::any_of(all.begin(), all.end(), [](const auto& collection) {
-    const Result<std::shared_ptr<const View>> view = collection->current_view();
-    if (!view) return false;  // damaged or dropped
-    uint64_t rows = 0;
-    for (const SegmentView& part : (*view)->segments) rows += part.rows;
-    return rows >= kIndexRowsAsked;
-  });
 }
 
 void IndexKeeper::start_threads() {

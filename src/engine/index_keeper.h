@@ -46,8 +46,6 @@
 
 namespace aionbd {
 
-/// Rows below which even what is searched all the time gets no index.
-inline constexpr uint64_t kIndexRowsAsked = 512;
 /// Reads of one row that cost as much as its part in building an index: some 150 us at 784
 /// dimensions, on each of two cores, against 0.12 us.
 inline constexpr uint64_t kReadsPerBuild = 2500;
@@ -96,8 +94,6 @@ class IndexKeeper {
     uint64_t worth;     // rows without an index that make a build due
   };
 
-  /// Whether any collection has as many rows as the smallest index.
-  bool any_worth_indexing() const;
   void start_threads() REQUIRES(wake_mutex_);
   void run();
   bool wait_for_work();

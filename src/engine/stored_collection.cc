@@ -33,7 +33,7 @@ StoredCollection::StoredCollection(std::shared_ptr<EngineContext> context, Colle
   MutexLock lock(mutex_);
   generation_ = context_->storage->generation();
   retire_open();
-  published_.set(snapshot());
+  publish(snapshot());
 }
 
 CollectionInfo StoredCollection::info() const {
@@ -323,6 +323,14 @@ Status StoredCollection::decide(const Ticket& ticket) {
   return committed;
 }
 
+/// What readers see from now on.
+void StoredCollection::publish(std::shared_ptr<const View> view) {
+  if (view->points >= kIndexRowsAsked) {
+    context_->rows_to_index.store(true, std::memory_order_relaxed);
+  }
+  published_.set(std::move(view));
+}
+
 void StoredCollection::publish_through(const Ticket& ticket) {
   std::shared_ptr<const View> latest;
   Lsn latest_lsn = 0;
@@ -333,7 +341,7 @@ void StoredCollection::publish_through(const Ticket& ticket) {
     pending_.pop_front();
   }
   if (latest == nullptr) return;
-  published_.set(std::move(latest));
+  publish(std::move(latest));
   published_lsn_ = latest_lsn;  // last: who reads it without the lock relies on the view
 }
 
@@ -356,7 +364,7 @@ void StoredCollection::roll_back() {
   pending_.clear();
   generation_ = generation;
   last_ = {latest_lsn, generation_};
-  if (latest != nullptr) published_.set(std::move(latest));
+  if (latest != nullptr) publish(std::move(latest));
   published_lsn_ = latest_lsn;
 }
 
@@ -934,7 +942,7 @@ void StoredCollection::finish_recovery() {
   generation_ = context_->storage->generation();
   last_.generation = generation_;
   published_lsn_ = last_.lsn;
-  published_.set(snapshot());
+  publish(snapshot());
   visible.store(true, std::memory_order_release);
 }
 
@@ -1052,7 +1060,7 @@ Status StoredCollection::replace(const std::vector<SegmentView>& removed,
   kills_ = std::move(all_kills);
   working_ = std::move(working);
   for (size_t i = 0; i < pending.size(); ++i) pending_[i].view = std::move(pending[i]);
-  published_.set(std::move(published));
+  publish(std::move(published));
   return {};
 }
 

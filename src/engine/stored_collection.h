@@ -231,6 +231,7 @@ class StoredCollection final : public Collection,
   template <typename Change>
   Result<uint64_t> change_payloads(std::span<const PointId> ids, Deadline deadline, Change change);
 
+  void publish(std::shared_ptr<const View> view) REQUIRES(mutex_);
   void publish_through(const Ticket& ticket) REQUIRES(mutex_);
   void roll_back() REQUIRES(mutex_);
   /// Makes `view` the working state again, with a new open segment: what was applied since never
