@@ -4,12 +4,14 @@
 // request that the kill cut off happened whole or not at all, and there is nothing else.
 //
 // Thresholds are tiny, so that log rotation, checkpoints and compaction run all the time; every
-// fifth kill hits the recovery of the one before.
+// fifth kill hits the recovery of the one before. What a kill left in the directory tells whether
+// it hit a checkpoint or a merge. `--points` keeps a collection of that size beside the load.
 #include <fmt/format.h>
 #include <signal.h>
 #include <simdjson.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <filesystem>
@@ -24,6 +26,8 @@
 #include "cli/client.h"
 #include "cli/load_client.h"
 #include "cli/server_process.h"
+#include "io/file_system.h"
+#include "storage/manifest.h"
 
 namespace aionbd {
 namespace {
@@ -36,6 +40,8 @@ constexpr std::chrono::seconds kReadyMax{3};
 /// f32 holds whole numbers below 2^24 exactly.
 constexpr uint64_t kDigit = uint64_t{1} << 20;
 constexpr const char* kCollection = "kill";
+constexpr const char* kBallast = "ballast";
+constexpr uint64_t kBallastBatch = 1000;
 
 LoadOptions load_options() {
   LoadOptions out;
@@ -52,6 +58,7 @@ struct Flags {
   size_t writers = 8;
   uint64_t seed = 0;
   uint32_t alive_ms_max = 400;
+  uint64_t points = 0;
   bool keep = false;
 };
 
@@ -65,6 +72,25 @@ std::vector<std::string> server_flags(bool async_checkpoints) {
           "--checkpoint-compact-after", "3",
           "--async-checkpoints",        async_checkpoints ? "true" : "false",
           "--request-timeout-ms",       "20000"};
+}
+
+/// Whether the process that was killed was inside a checkpoint or a merge, by what it left: a
+/// second log, something half written, or a segment that no manifest names. A kill between two of
+/// its steps may leave nothing; this never says yes to one outside.
+bool killed_in_maintenance(const std::string& dir) {
+  const auto manifest = read_manifest(&posix_file_system(), dir);
+  if (!manifest.has_value()) return false;
+  size_t logs = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(dir)) {
+    const std::string extension = entry.path().extension().string();
+    if (extension == ".tmp") return true;
+    if (extension == ".log" && ++logs > 1) return true;
+    if (extension != ".seg") continue;
+    const uint64_t id = std::stoull(entry.path().stem().string(), nullptr, 16);
+    const auto named = [&](const ManifestSegment& segment) { return segment.id == id; };
+    if (std::none_of(manifest->segments.begin(), manifest->segments.end(), named)) return true;
+  }
+  return false;
 }
 
 /// One writer: writes until it is stopped, an outcome is in doubt, or something is wrong.
@@ -230,6 +256,7 @@ class KillLoop {
     HttpClient client(options_);
     const Status made = create_load_collection(client, load_, "");
     if (!made.ok()) throw Violation{"cannot create the collection: " + made.message()};
+    if (flags_.points > 0) load_ballast(client);
     while (kills_ < flags_.kills) {
       write_until_killed();
       restart();
@@ -254,14 +281,40 @@ class KillLoop {
       dropped += writer.client->doubts_dropped();
     }
     fmt::print(
-        "{} kills ({} in recovery), {} writes acknowledged, {} refused, in doubt: {} applied, "
+        "{} kills ({} in recovery, {} in a checkpoint or merge), {} writes acknowledged, {} "
+        "refused, in doubt: {} applied, "
         "{} not; {} collections recreated; slowest start {} ms\n",
-        kills_, kills_in_recovery_, acknowledged, refused, applied, dropped, recreator_->rounds(),
-        slowest_start_ms_);
+        kills_, kills_in_recovery_, kills_in_maintenance_, acknowledged, refused, applied, dropped,
+        recreator_->rounds(), slowest_start_ms_);
     std::fflush(stdout);
   }
 
  private:
+  void load_ballast(HttpClient& client) {
+    const auto made = client.request("POST", "/collections",
+                                     fmt::format(R"({{"name":"{}","dimension":2}})", kBallast));
+    if (!made.has_value() || made->status != 200) throw Violation{"cannot create the ballast"};
+    for (uint64_t first = 0; first < flags_.points; first += kBallastBatch) {
+      std::string body = R"({"points":[)";
+      for (uint64_t id = first; id < std::min(first + kBallastBatch, flags_.points); ++id) {
+        body += fmt::format(R"({}{{"id":{},"values":[{},1]}})", id == first ? "" : ",", id, id);
+      }
+      const auto stored =
+          client.request("POST", fmt::format("/collections/{}/points", kBallast), body + "]}");
+      if (!stored.has_value() || stored->status != 200) throw Violation{"cannot load the ballast"};
+    }
+  }
+
+  void verify_ballast(HttpClient& client) {
+    const auto counted =
+        client.request("POST", fmt::format("/collections/{}/points/count", kBallast), "{}");
+    const std::string wanted = fmt::format(R"({{"count":{}}})", flags_.points);
+    if (!counted.has_value() || counted->body != wanted) {
+      throw Violation{"ballast: want " + wanted + ", got " +
+                      (counted.has_value() ? counted->body : counted.error().to_string())};
+    }
+  }
+
   void write_until_killed() {
     std::atomic<bool> stop{false};
     std::vector<std::thread> threads;
@@ -271,6 +324,7 @@ class KillLoop {
     const std::string ended = server_.end_if_any();
     server_.kill_now();
     ++kills_;
+    if (killed_in_maintenance(server_.data_dir())) ++kills_in_maintenance_;
     stop = true;
     for (std::thread& thread : threads) thread.join();
     if (!ended.empty()) throw Violation{"the server ended by itself: " + ended};
@@ -324,6 +378,7 @@ class KillLoop {
     const Status right = verify_load(client, load_, clients_);
     if (!right.ok()) throw Violation{right.message()};
     recreator_->verify(client);
+    if (flags_.points > 0) verify_ballast(client);
   }
 
   const Flags& flags_;
@@ -335,7 +390,7 @@ class KillLoop {
   std::vector<std::unique_ptr<LoadClient>> clients_;
   std::vector<Writer> writers_;
   std::optional<Recreator> recreator_;
-  uint64_t kills_ = 0, kills_in_recovery_ = 0;
+  uint64_t kills_ = 0, kills_in_recovery_ = 0, kills_in_maintenance_ = 0;
   int64_t slowest_start_ms_ = 0;
 };
 
@@ -377,6 +432,9 @@ int main(int argc, char** argv) {
   args.option("--seed", flags.seed, "Repeats the choices of a run, not its timing");
   args.option("--alive-ms", flags.alive_ms_max, "Longest time between start and kill")
       .between(1U, 600000U)
+      .show_default();
+  args.option("--points", flags.points, "Points of a collection beside the load")
+      .between(uint64_t{0}, uint64_t{10000000})
       .show_default();
   args.flag("--keep", flags.keep, "Keep the data directory");
   if (const auto code = line.parse({argv + 1, argv + argc})) return *code;
