@@ -41,7 +41,7 @@ constexpr std::chrono::seconds kReadyMax{3};
 constexpr uint64_t kDigit = uint64_t{1} << 20;
 constexpr const char* kCollection = "kill";
 constexpr const char* kBallast = "ballast";
-constexpr uint64_t kBallastBatch = 1000;
+constexpr uint64_t kBallastBatch = 250;
 
 LoadOptions load_options() {
   LoadOptions out;
