@@ -177,9 +177,11 @@ class PendingUpsert {
   /// Waits as `finish` does.
   virtual ~PendingUpsert() = default;
 
-  /// True: `finish` will not wait for the medium. Cost: one load.
+  /// True: `wait` returns at once. Cost: one load.
   virtual bool decided() const = 0;
-  /// What `upsert` returns, when it returns it. Once.
+  /// Returns when it is known what became of it. Whatever was begun before it is known, too.
+  virtual void wait() = 0;
+  /// What `upsert` returns, when it returns it: waits, and then does what maintenance is due. Once.
   virtual Result<UpsertResult> finish() = 0;
 };
 

@@ -464,6 +464,10 @@ class StoredCollection::UpsertInProgress final : public PendingUpsert {
     return {};
   }
   bool decided() const override { return collection_->published_lsn_.load() >= ticket_.lsn; }
+  void wait() override {
+    // What came of it, `finish` asks again.
+    as_memory_allows([this] { static_cast<void>(collection_->decide(ticket_)); });
+  }
   Result<UpsertResult> finish() override {
     DCHECK_TRUE(begun_);
     begun_ = false;

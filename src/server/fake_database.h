@@ -39,13 +39,15 @@ class FakePendingUpsert : public PendingUpsert {
   bool decided() const override {
     return behaviour_.commit_delay_ms.load() == 0 || behaviour_.durable.load() >= number_;
   }
+  void wait() override {
+    if (decided()) return;
+    const int durable = behaviour_.begun.load();
+    ++behaviour_.commits;
+    std::this_thread::sleep_for(std::chrono::milliseconds(behaviour_.commit_delay_ms.load()));
+    behaviour_.durable = durable;
+  }
   Result<UpsertResult> finish() override {
-    if (!decided()) {
-      const int durable = behaviour_.begun.load();
-      ++behaviour_.commits;
-      std::this_thread::sleep_for(std::chrono::milliseconds(behaviour_.commit_delay_ms.load()));
-      behaviour_.durable = durable;
-    }
+    wait();
     return std::move(outcome_);
   }
 

@@ -59,6 +59,7 @@ class UnfinishedUpsert final : public UnfinishedAnswer {
     return {};
   }
   bool ready() const override { return pending_->decided(); }
+  void wait() override { pending_->wait(); }
   Status finish(HttpResponse& response) override {
     ASSIGN_OR_RETURN(const UpsertResult result, pending_->finish());
     response.body = single_ ? encode_put(points_.front().id, result.created > 0, style_)

@@ -275,6 +275,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool parked_past(MonotonicTime now) const { return request_.deadline <= now; }
   /// The parts of a turn.
   bool ready_to_finish() const { return request_.rest->ready(); }
+  void wait_for_medium() { request_.rest->wait(); }
   void finish() { server_->application_.finish(request_, response_); }
   void answer_finished(bool alone);
   void go_on() {
@@ -967,19 +968,24 @@ void HttpServer::State::leave() {
 }
 
 bool HttpServer::State::take_turn(const std::shared_ptr<Connection>& connection) {
-  const bool ready = connection->ready_to_finish();
-  if (!ready) {
+  bool turn = false;
+  if (!connection->ready_to_finish()) {
     MutexLock lock(mutex_);
-    if (turn_taken_) {
-      unfinished_.push_back(connection);
+    turn = !turn_taken_;
+    turn_taken_ = true;
+    // Without memory for a place in the queue it waits here, beside the turn.
+    if (!turn &&
+        as_memory_allows([&]() NO_THREAD_SAFETY_ANALYSIS { unfinished_.push_back(connection); })) {
       return false;
     }
-    turn_taken_ = true;
   }
   begin_handling();
+  if (turn) {
+    connection->wait_for_medium();
+    leave_turn();
+  }
   connection->finish();
   end_handling();
-  if (!ready) leave_turn();
   return true;
 }
 
@@ -1004,7 +1010,7 @@ void HttpServer::State::run_turn() {
   answer_all(turn);
 }
 
-/// Finishes the first request that waits for the turn, and takes those that were decided with it.
+/// Waits for the first of the requests in the queue, and takes those that were decided with it.
 /// REQUIRES: the turn, and something that waits for it.
 HttpServer::State::Turn HttpServer::State::wait_for_turn() {
   Turn turn;
@@ -1014,7 +1020,7 @@ HttpServer::State::Turn HttpServer::State::wait_for_turn() {
     unfinished_.pop_front();
   }
   begin_handling();
-  turn.connections[0]->finish();
+  turn.connections[0]->wait_for_medium();
   end_handling();
   MutexLock lock(mutex_);
   while (turn.count < kTurnMax && !unfinished_.empty() && unfinished_.front()->ready_to_finish()) {
@@ -1026,11 +1032,9 @@ HttpServer::State::Turn HttpServer::State::wait_for_turn() {
 
 void HttpServer::State::answer_all(const Turn& turn) {
   for (size_t i = 0; i < turn.count; ++i) {
-    if (i > 0) {
-      begin_handling();  // a checkpoint may be due
-      turn.connections[i]->finish();
-      end_handling();
-    }
+    begin_handling();  // a checkpoint may be due
+    turn.connections[i]->finish();
+    end_handling();
     turn.connections[i]->answer_finished(turn.count == 1);
   }
 }

@@ -26,9 +26,11 @@ struct HttpResponse;
 class UnfinishedAnswer {
  public:
   virtual ~UnfinishedAnswer() = default;
-  /// True: `finish` will not wait.
+  /// True: `wait` returns at once.
   virtual bool ready() const = 0;
-  /// Fills in the answer. Once.
+  /// Returns when the medium has answered. Does not throw.
+  virtual void wait() = 0;
+  /// Fills in the answer; may have maintenance to do before. Once.
   virtual Status finish(HttpResponse& response) = 0;
 };
 
@@ -77,7 +79,7 @@ class HttpApplication {
   virtual Admission admit(HttpRequest& request, HttpResponse& response) = 0;
   /// Answers, or leaves `request.rest` for `finish`. Does not throw.
   virtual void handle(HttpRequest& request, HttpResponse& response) = 0;
-  /// Answers what `handle` left; blocks unless `request.rest` is ready. Does not throw.
+  /// Answers what `handle` left. Does not throw.
   virtual void finish(HttpRequest& request, HttpResponse& response) = 0;
   /// An answer the transport itself gives.
   virtual void answer_fault(const HttpFault& fault, HttpResponse& response) = 0;
