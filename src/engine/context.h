@@ -43,6 +43,7 @@ struct EngineContext {
   std::function<void()> index_wanted = [] {};      // an index may be missing now
   std::function<void()> segments_changed = [] {};  // of any collection
   std::function<void()> look_at_memory = [] {};    // bytes of files may have become resident
+  std::function<void()> wait_for_job = [] {};      // until no checkpoint or merge is in progress
   std::function<void()> audit_wanted = [] {};      // a query was kept that was not audited yet
 
   // Own synchronisation.

@@ -189,6 +189,7 @@ Status Engine::recover() {
       context_, [this] { return all(); }, context_->storage->replay_after());
   // Notices: what is done for them is done again soon, and they come when a write is done already.
   context_->after_write = [this] { as_memory_allows([this] { maintenance_->after_write(); }); };
+  context_->wait_for_job = [this] { maintenance_->wait_for_job(); };
   keeper_ = std::make_unique<IndexKeeper>(
       context_, [this] { return all(); }, *maintenance_, *pinning_);
   context_->index_wanted = [this] { keeper_->wake(); };
@@ -279,7 +280,7 @@ Result<std::shared_ptr<Collection>> Engine::create_entered(std::string_view name
 
 Status Engine::drop_collection(std::string_view name, Deadline deadline) {
   return entered(*context_, [&] {
-    return on_reserve(*context_->storage, [&] { return drop_once(name, deadline); });
+    return on_reserve_after_jobs(*context_, [&] { return drop_once(name, deadline); });
   });
 }
 

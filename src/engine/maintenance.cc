@@ -113,6 +113,10 @@ void Maintenance::stop() {
   wake_.notify_all();
 }
 
+void Maintenance::wait_for_job() {
+  MutexLock lock(job_mutex_);
+}
+
 void Maintenance::after_write() {
   if (context_->writes_since_checkpoint.load(std::memory_order_relaxed) <
       context_->options.checkpoint_interval) {

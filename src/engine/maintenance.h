@@ -106,6 +106,9 @@ class Maintenance {
   std::vector<CataloguedIndex> indexes_of(const StoredCollection& collection);
   /// A state of the store to copy; waits for a job in progress. As Storage::cut.
   Result<std::shared_ptr<const BackupSource>> cut();
+  /// Returns when the job in progress, if there is one, has ended. REQUIRES: no lock of a
+  /// collection.
+  void wait_for_job() EXCLUDES(job_mutex_);
   /// No new background job.
   void stop();
 

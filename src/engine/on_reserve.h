@@ -1,6 +1,7 @@
 // Work that may go on when the disk is full.
 #pragma once
 
+#include "engine/context.h"
 #include "storage/storage.h"
 
 namespace aionbd {
@@ -23,6 +24,20 @@ auto on_reserve(Storage& storage, Work work) {
   const std::unique_ptr<ReserveUse> use = storage.use_reserve();
   if (use == nullptr) return done;
   return work();
+}
+
+/// The same for what users do: a checkpoint or a merge in progress may be writing to the space that
+/// the reserve gave. When it has ended, its own is free again, or more is.
+template <typename Work>
+auto on_reserve_after_jobs(EngineContext& context, Work work) {
+  constexpr int kJobsMax = 4;  // one may follow the other
+  auto done = on_reserve(*context.storage, work);
+  for (int i = 0; i < kJobsMax && code_of(done) == Code::kStorageFull; ++i) {
+    if (context.options.disk_reserve_bytes == 0) break;
+    context.wait_for_job();
+    done = on_reserve(*context.storage, work);
+  }
+  return done;
 }
 
 }  // namespace aionbd

@@ -544,7 +544,7 @@ Result<uint64_t> StoredCollection::remove_locked(std::span<const PointId> ids,
 Result<uint64_t> StoredCollection::remove(std::span<const PointId> ids, Deadline deadline) {
   return entered(*context_, [&]() -> Result<uint64_t> {
     RETURN_IF_ERROR(check_id_types(ids));
-    return on_reserve(*context_->storage, [&] { return remove_once(ids, deadline); });
+    return on_reserve_after_jobs(*context_, [&] { return remove_once(ids, deadline); });
   });
 }
 
@@ -565,7 +565,7 @@ Result<uint64_t> StoredCollection::remove_once(std::span<const PointId> ids, Dea
 
 Result<uint64_t> StoredCollection::remove_matching(const Filter& filter, Deadline deadline) {
   return entered(*context_, [&] {
-    return on_reserve(*context_->storage, [&] { return remove_matching_once(filter, deadline); });
+    return on_reserve_after_jobs(*context_, [&] { return remove_matching_once(filter, deadline); });
   });
 }
 
