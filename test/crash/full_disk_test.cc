@@ -6,6 +6,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <map>
@@ -170,6 +171,33 @@ TEST_F(FullSimulatedDiskTest, AStartOnAFullDiskHasItsReserveAlready) {
   clock_.advance(std::chrono::seconds(5));
   files_.set_capacity(UINT64_MAX);
   upsert(200, 1, 3);
+}
+
+TEST_F(FullSimulatedDiskTest, ADeleteWaitsForTheJobThatTookTheSpace) {
+  std::atomic<bool> sealing{false}, published{false};
+  std::atomic<int> refused{0};
+  files_.set_hook([&](const FileCall& call) -> std::optional<FileFault> {
+    const auto nap = [] { std::this_thread::sleep_for(std::chrono::milliseconds(1)); };
+    if (call.op == FileOp::kRename && call.to.ends_with("/MANIFEST")) published = true;
+    if (call.op != FileOp::kAppend) return std::nullopt;
+    if (call.path.ends_with(".log") && sealing && refused < 2) {
+      ++refused;  // with the reserve as well
+      return FileFault{storage_full("the checkpoint took it")};
+    }
+    if (call.path.ends_with(".seg")) {
+      sealing = true;
+      while (refused < 2) nap();
+    }
+    return std::nullopt;
+  });
+  std::thread job([&] { EXPECT_TRUE(database_->checkpoint().ok()); });
+  while (!sealing) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  remove(10, 5);
+  EXPECT_TRUE(published) << "the delete did not wait for the checkpoint";
+  job.join();
+  files_.set_hook({});
+  reopen();
+  expect_holds(*collection_, truth_);
 }
 
 TEST_F(FullSimulatedDiskTest, WithoutAReserveDeletesAreRefusedToo) {
