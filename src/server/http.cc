@@ -12,10 +12,6 @@
 // before, answers those, and leaves the turn to another thread, so that the medium does not wait
 // for the answers. With one client the thread that read the request does all of it.
 //
-// A thread that has answered stays with its connection for a moment (kStay): the next request of a
-// busy client then wakes that thread and no other, without a round through the io_context. Staying
-// counts as blocking work, so it never keeps other connections from a thread.
-//
 // A connection has at most one wait pending, and everything else about it happens on the thread
 // that was woken by it, so its state needs no lock; the mutex guards only the wait itself, which
 // the sweep (every kSweepInterval) may cancel when its time is up. Sockets are non-blocking and
@@ -23,7 +19,6 @@
 #include "server/http.h"
 
 #include <fmt/format.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -67,12 +62,6 @@ constexpr std::chrono::milliseconds kSweepInterval{50};
 /// Pause after accept failed for want of descriptors or memory.
 constexpr std::chrono::milliseconds kAcceptBackoff{100};
 constexpr uint64_t kRequestsPerConnectionMax = 10000;
-
-/// How long a thread that has answered waits for what the client sends next, and how many may.
-/// Clients that ask again at once take microseconds, those of another machine a round trip; a
-/// thousand connections that are mostly quiet should not hold a thread each.
-constexpr std::chrono::milliseconds kStay{2};
-constexpr size_t kStayingMax = 64;
 
 /// Requests that one turn at the medium answers.
 constexpr size_t kTurnMax = 64;
@@ -193,9 +182,6 @@ class HttpServer::State : public std::enable_shared_from_this<HttpServer::State>
 
   void begin_handling() EXCLUDES(mutex_);
   void end_handling() EXCLUDES(mutex_);
-  /// False: there are not threads enough for one that only waits.
-  bool begin_staying() EXCLUDES(mutex_);
-  void end_staying() EXCLUDES(mutex_);
   void forget(Connection* connection) EXCLUDES(mutex_);
   /// Counts `bytes` against the memory of all bodies; false if that is full.
   bool reserve_body(uint64_t bytes);
@@ -244,7 +230,6 @@ class HttpServer::State : public std::enable_shared_from_this<HttpServer::State>
   bool turn_taken_ GUARDED_BY(mutex_) = false;
   size_t slots_used_ GUARDED_BY(mutex_) = 0;
   size_t handling_ GUARDED_BY(mutex_) = 0;  // threads that block, or may
-  size_t staying_ GUARDED_BY(mutex_) = 0;   // of these, the ones that wait for their client
   size_t running_ GUARDED_BY(mutex_) = 0;   // threads inside run()
   CondVar rested_;
   size_t resting_ GUARDED_BY(mutex_) = 0;  // of those that run, the ones nobody needs
@@ -292,7 +277,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
     wait_until(type, phase, std::chrono::steady_clock::now() + timeout);
   }
   void wait_until(tcp::socket::wait_type type, Phase phase, MonotonicTime expires) EXCLUDES(mutex_);
-  bool stay();
   template <typename Work>
   void guarded(Work work);
   void on_ready(error_code error);
@@ -376,15 +360,6 @@ void Connection::cancel_if(MonotonicTime now, bool idle_too, bool all) {
   expired_ = true;
   error_code ignored;
   socket_.cancel(ignored);
-}
-
-/// Waits a moment for what the client sends next. True: there is something to read, or the end.
-bool Connection::stay() {
-  if (!server_->begin_staying()) return false;
-  pollfd wanted{fd_, POLLIN, 0};
-  const int ready = ::poll(&wanted, 1, static_cast<int>(kStay.count()));
-  server_->end_staying();
-  return ready > 0;
 }
 
 /// Where a thread of the pool begins to work for this connection. What the handlers cannot get is
@@ -483,7 +458,6 @@ Connection::Step Connection::take_head() {
       close();
       return Step::kStop;
     }
-    if (stay()) return read_input();
     start();
     return Step::kStop;
   }
@@ -583,7 +557,6 @@ Connection::Step Connection::take_counted() {
     begin_ += take;
   }
   if (body_.size() == length) return dispatch();
-  if (std::chrono::steady_clock::now() < request_.deadline && stay()) return receive_body();
   wait_until(tcp::socket::wait_read, Phase::kBody, request_.deadline);
   return Step::kStop;
 }
@@ -1069,26 +1042,6 @@ void HttpServer::State::rest_while_not_needed() {
   while (called_ == 0 && !finished_.load()) rested_.wait(mutex_);
   if (called_ > 0) --called_;
   --resting_;
-}
-
-bool HttpServer::State::begin_staying() {
-  if (stopping_.load()) return false;
-  MutexLock lock(mutex_);
-  if (staying_ == kStayingMax) return false;
-  ++handling_;
-  grow_pool();
-  if (threads_at_work() < handling_ + kSpareThreads) {
-    --handling_;
-    return false;
-  }
-  ++staying_;
-  return true;
-}
-
-void HttpServer::State::end_staying() {
-  MutexLock lock(mutex_);
-  --staying_;
-  --handling_;
 }
 
 void HttpServer::State::end_handling() {

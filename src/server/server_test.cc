@@ -484,13 +484,14 @@ TEST_F(ServerTest, WritesThatWaitForTheMediumAreAnsweredTogether) {
   start({{"request_timeout_ms", "10000"}});
   make_docs();
   behaviour_.commit_delay_ms = 300;
+  const int before = behaviour_.begun.load();
   constexpr int kClients = 40;
   std::vector<std::unique_ptr<Client>> clients;
   for (int i = 0; i < kClients; ++i) {
     clients.push_back(std::make_unique<Client>(port()));
     clients.back()->send(upsert_of(100 + i));
   }
-  while (behaviour_.begun.load() < kClients) {
+  while (behaviour_.begun.load() < before + kClients) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   // They hold no thread: a search is answered, and those that would block are few.
@@ -536,12 +537,15 @@ TEST_F(ServerTest, WritesThatWaitForTheMediumAreAnsweredBeforeItStops) {
   start({{"request_timeout_ms", "10000"}});
   make_docs();
   behaviour_.commit_delay_ms = 300;
+  const int before = behaviour_.begun.load();
   std::vector<std::unique_ptr<Client>> clients;
   for (int i = 0; i < 10; ++i) {
     clients.push_back(std::make_unique<Client>(port()));
     clients.back()->send(upsert_of(100 + i));
   }
-  while (behaviour_.begun.load() < 10) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  while (behaviour_.begun.load() < before + 10) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   server_->request_stop();
   EXPECT_TRUE(server_->wait().ok());
   for (const auto& client : clients) EXPECT_EQ(client->receive().status, 200);
