@@ -262,7 +262,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool ready_to_finish() const { return request_.rest->ready(); }
   void wait_for_medium() { request_.rest->wait(); }
   void finish() { server_->application_.finish(request_, response_); }
-  void answer_finished(bool alone);
+  void answer_finished();
   void go_on() {
     guarded([this] { advance(); });
   }
@@ -650,14 +650,12 @@ Connection::Step Connection::handle_now() {
   return send();
 }
 
-/// `alone`: no other connection waits for this thread. If one does, the next request of this one is
-/// another thread's.
-void Connection::answer_finished(bool alone) {
+/// Other connections may wait for this thread: a request that has arrived already is another's.
+void Connection::answer_finished() {
   guarded([&] {
     server_->leave();
     if (send() == Step::kStop) return;
-    if (alone) return advance();
-    if (begin_ == end_ && !server_->stopping_.load()) return start();
+    if (begin_ == end_) return advance();
     asio::post(server_->io_, [self = shared_from_this()] { self->go_on(); });
   });
 }
@@ -1008,7 +1006,7 @@ void HttpServer::State::answer_all(const Turn& turn) {
     begin_handling();  // a checkpoint may be due
     turn.connections[i]->finish();
     end_handling();
-    turn.connections[i]->answer_finished(turn.count == 1);
+    turn.connections[i]->answer_finished();
   }
 }
 

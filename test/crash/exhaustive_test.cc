@@ -228,12 +228,6 @@ std::vector<Point> points(uint64_t first, uint64_t count, float value, uint32_t 
   return out;
 }
 
-std::vector<PointId> ids(uint64_t first, uint64_t count) {
-  std::vector<PointId> out;
-  for (uint64_t id = first; id < first + count; ++id) out.emplace_back(id);
-  return out;
-}
-
 void two_collections(Store& store) {
   store.open();
   store.run(Operation::create("alpha", with_dimension(2)));
@@ -248,10 +242,10 @@ void sealed_segments(Store& store) {
   two_collections(store);
   store.checkpoint();
   store.run(Operation::upsert("alpha", points(6, 12, 2)));
-  store.run(Operation::remove("alpha", ids(2, 2)));
+  store.run(Operation::remove("alpha", ids_of(2, 2)));
   store.checkpoint();
   store.run(Operation::upsert("alpha", points(30, 3, 3)));
-  store.run(Operation::remove("alpha", ids(8, 2)));
+  store.run(Operation::remove("alpha", ids_of(8, 2)));
 }
 
 void large_collection(Store& store) {
@@ -344,7 +338,7 @@ std::vector<Protocol> protocols() {
        [](Store& store) {
          store.run(Operation::upsert("alpha", points(6, 10, 4)));
          store.run(Operation::remove("beta", {"one", "three"}));
-         store.run(Operation::set_group("alpha", ids(0, 5), 3));
+         store.run(Operation::set_group("alpha", ids_of(0, 5), 3));
          store.run(Operation::remove_group("alpha", 2));
        }},
       {"group commit", kNothingLost, two_collections, write_as_a_group},
@@ -359,7 +353,7 @@ std::vector<Protocol> protocols() {
            store.run(Operation::upsert("alpha", points(2 * i, 5, static_cast<float>(i))));
          }
          store.checkpoint();
-         store.run(Operation::remove("alpha", ids(0, 3)));
+         store.run(Operation::remove("alpha", ids_of(0, 3)));
        }},
       {"checkpoint", kNothingLost, sealed_segments, checkpoint},
       {"checkpoint without sync", Promise::kPrefix,
@@ -402,7 +396,7 @@ std::vector<Protocol> protocols() {
        [](Store& store) {
          large_collection(store);
          build_indexes(store);
-         store.run(Operation::remove("alpha", ids(0, 50)));
+         store.run(Operation::remove("alpha", ids_of(0, 50)));
        },
        [](Store& store) { store.run(Operation::optimize("alpha")); }},
       {"clean close", kNothingLost, sealed_segments, [](Store& store) { store.close(); }},

@@ -15,6 +15,7 @@
 #include "base/rng.h"
 #include "engine/engine.h"
 #include "io/sim_file_system.h"
+#include "test/model/history.h"
 
 namespace aionbd {
 namespace {
@@ -27,12 +28,6 @@ std::vector<Point> points_of(uint64_t first, size_t n, float value, size_t text_
     const Payload payload = {{"text", std::string(text_bytes, 'x')}};
     out.push_back({id, std::vector<float>(kDimension, value), payload});
   }
-  return out;
-}
-
-std::vector<PointId> ids_of(uint64_t first, size_t n) {
-  std::vector<PointId> out;
-  for (uint64_t id = first; id < first + n; ++id) out.emplace_back(id);
   return out;
 }
 

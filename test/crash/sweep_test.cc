@@ -27,26 +27,6 @@ std::vector<Point> points_of(uint64_t first, size_t n, float value) {
   return out;
 }
 
-std::vector<PointId> ids_of(uint64_t first, size_t n) {
-  std::vector<PointId> out;
-  for (uint64_t id = first; id < first + n; ++id) out.emplace_back(id);
-  return out;
-}
-
-void put(ModelState& state, const std::string& name, const std::vector<Point>& points) {
-  auto changed = std::make_shared<ModelCollection>();
-  if (state.contains(name)) *changed = *state[name];
-  changed->options = kOptions;
-  for (const Point& point : points) changed->points[point.id] = {point.values, point.payload};
-  state[name] = std::move(changed);
-}
-
-void take(ModelState& state, const std::string& name, const std::vector<PointId>& ids) {
-  auto changed = std::make_shared<ModelCollection>(*state[name]);
-  for (const PointId& id : ids) changed->points.erase(id);
-  state[name] = std::move(changed);
-}
-
 /// What is done while calls fail, and what it does to the state.
 struct Protocol {
   const char* name;
@@ -59,12 +39,12 @@ std::vector<Protocol> protocols() {
   return {
       {"upsert",
        [](Database& d) { return d.collection("a").value()->upsert(points_of(0, 30, 7)).status(); },
-       [](ModelState& s) { put(s, "a", points_of(0, 30, 7)); }},
+       [](ModelState& s) { s = Operation::upsert("a", points_of(0, 30, 7)).apply(s); }},
       {"remove",
        [](Database& d) { return d.collection("a").value()->remove(ids_of(5, 20)).status(); },
-       [](ModelState& s) { take(s, "a", ids_of(5, 20)); }},
+       [](ModelState& s) { s = Operation::remove("a", ids_of(5, 20)).apply(s); }},
       {"create", [](Database& d) { return d.create_collection("new", kOptions).status(); },
-       [](ModelState& s) { put(s, "new", {}); }},
+       [](ModelState& s) { s = Operation::create("new", kOptions).apply(s); }},
       {"drop", [](Database& d) { return d.drop_collection("b"); },
        [](ModelState& s) { s.erase("b"); }},
       {"checkpoint", [](Database& d) { return d.checkpoint(); }, none},
@@ -122,10 +102,11 @@ ModelState prepare(Database& database) {
   ModelState state;
   const auto a = database.create_collection("a", kOptions).value();
   const auto b = database.create_collection("b", kOptions).value();
+  for (const char* name : {"a", "b"}) state = Operation::create(name, kOptions).apply(state);
   const auto write = [&](Collection& collection, const std::string& name,
                          const std::vector<Point>& points) {
     EXPECT_TRUE(collection.upsert(points).has_value());
-    put(state, name, points);
+    state = Operation::upsert(name, points).apply(state);
   };
   write(*a, "a", points_of(0, 20, 1));
   write(*b, "b", points_of(0, 5, 1));

@@ -46,27 +46,6 @@ std::vector<Point> words_of(uint64_t first, size_t n, float value) {
   return out;
 }
 
-std::vector<PointId> ids_of(uint64_t first, size_t n) {
-  std::vector<PointId> out;
-  for (uint64_t id = first; id < first + n; ++id) out.emplace_back(id);
-  return out;
-}
-
-void put(ModelState& state, const std::string& name, const CollectionOptions& options,
-         const std::vector<Point>& points) {
-  auto changed = std::make_shared<ModelCollection>();
-  if (state.contains(name)) *changed = *state[name];
-  changed->options = options;
-  for (const Point& point : points) changed->points[point.id] = {point.values, point.payload};
-  state[name] = std::move(changed);
-}
-
-void take(ModelState& state, const std::string& name, const std::vector<PointId>& ids) {
-  auto changed = std::make_shared<ModelCollection>(*state[name]);
-  for (const PointId& id : ids) changed->points.erase(id);
-  state[name] = std::move(changed);
-}
-
 Filter filter_of(int64_t from) {
   Filter out;
   Clause clause;
@@ -115,22 +94,21 @@ class AllocationTest : public testing::Test {
   void fill() {
     std::filesystem::remove_all(dir_ + "/store");
     open();
-    state_.clear();
     a_ = database_->create_collection("a", kOptions).value();
     words_ = database_->create_collection("words", kWords).value();
-    write(*a_, "a", kOptions, points_of(0, 30, 1));
-    write(*words_, "words", kWords, words_of(0, 10, 1));
+    state_ = Operation::create("words", kWords).apply(Operation::create("a", kOptions).apply({}));
+    write(*a_, "a", points_of(0, 30, 1));
+    write(*words_, "words", words_of(0, 10, 1));
     EXPECT_TRUE(database_->checkpoint().ok());
-    write(*a_, "a", kOptions, points_of(20, 30, 2));
+    write(*a_, "a", points_of(20, 30, 2));
     EXPECT_TRUE(database_->checkpoint().ok());
-    write(*a_, "a", kOptions, points_of(40, 30, 3));
-    write(*words_, "words", kWords, words_of(5, 10, 3));
+    write(*a_, "a", points_of(40, 30, 3));
+    write(*words_, "words", words_of(5, 10, 3));
   }
-  void write(Collection& collection, const std::string& name, const CollectionOptions& options,
-             const std::vector<Point>& points) {
+  void write(Collection& collection, const std::string& name, const std::vector<Point>& points) {
     const auto done = collection.upsert(points);
     EXPECT_TRUE(done.has_value()) << done.status().to_string();
-    put(state_, name, options, points);
+    state_ = Operation::upsert(name, points).apply(state_);
   }
   double queued() const {
     for (const MetricSample& sample : database_->metrics()) {
@@ -148,17 +126,17 @@ class AllocationTest : public testing::Test {
     const auto none = [](ModelState&) {};
     return {
         {"upsert", [this, points = points_of(10, 100, 7)] { return a_->upsert(points).status(); },
-         [](ModelState& s) { put(s, "a", kOptions, points_of(10, 100, 7)); }},
+         [](ModelState& s) { s = Operation::upsert("a", points_of(10, 100, 7)).apply(s); }},
         {"upsert of names",
          [this, points = words_of(3, 20, 7)] { return words_->upsert(points).status(); },
-         [](ModelState& s) { put(s, "words", kWords, words_of(3, 20, 7)); }},
+         [](ModelState& s) { s = Operation::upsert("words", words_of(3, 20, 7)).apply(s); }},
         {"remove", [this, ids = ids_of(5, 40)] { return a_->remove(ids).status(); },
-         [](ModelState& s) { take(s, "a", ids_of(5, 40)); }},
+         [](ModelState& s) { s = Operation::remove("a", ids_of(5, 40)).apply(s); }},
         {"remove_matching",
          [this, filter = std::make_shared<Filter>(filter_of(30))] {
            return a_->remove_matching(*filter).status();
          },
-         [](ModelState& s) { take(s, "a", ids_of(30, 100)); }},
+         [](ModelState& s) { s = Operation::remove("a", ids_of(30, 100)).apply(s); }},
         {"set_payload",
          [this, ids = ids_of(0, 1), keys = Payload{{"text", "y"}}] {
            return a_->set_payload(ids, keys).status();
@@ -166,10 +144,10 @@ class AllocationTest : public testing::Test {
          [](ModelState& s) {
            std::vector<Point> changed = points_of(0, 1, 1);
            changed[0].payload["text"] = "y";
-           put(s, "a", kOptions, changed);
+           s = Operation::upsert("a", changed).apply(s);
          }},
         {"create", [this] { return database_->create_collection("new", kOptions).status(); },
-         [](ModelState& s) { put(s, "new", kOptions, {}); }},
+         [](ModelState& s) { s = Operation::create("new", kOptions).apply(s); }},
         {"drop", [this] { return database_->drop_collection("words"); },
          [](ModelState& s) { s.erase("words"); }},
         {"get", [this, ids = ids_of(0, 60)] { return a_->get(ids, GetOptions{}).status(); }, none},
@@ -313,10 +291,10 @@ TEST_F(AllocationTest, APendingWriteOutlivesOneThatIsRefused) {
       done = a_->upsert(points).has_value();
     }
     writer.join();
-    put(state_, "a", kOptions, points_of(100, 5, 5));
-    if (done) put(state_, "a", kOptions, points);
+    state_ = Operation::upsert("a", points_of(100, 5, 5)).apply(state_);
+    if (done) state_ = Operation::upsert("a", points).apply(state_);
     ASSERT_TRUE(holds_exactly(*database_, state_)) << "allocation " << n;
-    write(*a_, "a", kOptions, points_of(300, 5, 7));
+    write(*a_, "a", points_of(300, 5, 7));
     ASSERT_TRUE(holds_exactly(*database_, state_)) << "allocation " << n;
     close();
     open();

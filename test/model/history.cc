@@ -71,6 +71,12 @@ Operation Operation::random(Rng& rng, const ModelState& state) {
   return out;
 }
 
+std::vector<PointId> ids_of(uint64_t first, uint64_t count) {
+  std::vector<PointId> out;
+  for (uint64_t id = first; id < first + count; ++id) out.emplace_back(id);
+  return out;
+}
+
 Operation Operation::create(std::string collection, CollectionOptions options) {
   Operation out(Kind::kCreate, std::move(collection));
   out.options_ = options;

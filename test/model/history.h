@@ -29,6 +29,9 @@ struct ModelCollection {
 /// Never changed once made; equal collections are mostly the same object.
 using ModelState = std::map<std::string, std::shared_ptr<const ModelCollection>>;
 
+/// The `count` number ids from `first` on.
+std::vector<PointId> ids_of(uint64_t first, uint64_t count);
+
 /// One random operation and how both sides do it.
 class Operation {
  public:

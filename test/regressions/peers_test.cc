@@ -66,12 +66,6 @@ class PeersTest : public testing::Test {
     }
     return out;
   }
-  static std::vector<PointId> ids(uint64_t first, uint64_t count) {
-    std::vector<PointId> out;
-    for (uint64_t id = first; id < first + count; ++id) out.emplace_back(id);
-    return out;
-  }
-
   SimFileSystem files_;
   std::vector<std::unique_ptr<SimFileSystem>> images_;
   ManualClock clock_;
@@ -90,7 +84,7 @@ TEST_F(PeersTest, R2MergeAndMergeAgainBeforeAnythingElseIsWritten) {
   }
   run(Operation::upsert("alpha", points(5, 20, 9)));  // moves points; in the log alone
   run(Operation::optimize("alpha"));
-  run(Operation::remove("alpha", ids(0, 8)));
+  run(Operation::remove("alpha", ids_of(0, 8)));
   run(Operation::optimize("alpha"));
   cut_and_open();
   expect_all();
@@ -204,7 +198,7 @@ TEST_F(PeersTest, R11CompactionRightAfterRecoveryKeepsReplayedRows) {
   run(Operation::upsert("alpha", points(0, 30, 1)));
   run(Operation::checkpoint());
   run(Operation::upsert("alpha", points(20, 30, 2)));  // in the log alone
-  run(Operation::remove("alpha", ids(0, 3)));
+  run(Operation::remove("alpha", ids_of(0, 3)));
   cut_and_open();
   run(Operation::optimize("alpha"));
   run(Operation::optimize("alpha"));
