@@ -29,7 +29,7 @@ FRONT_DOORS = {
     "aionbd": None,
     "base": None,
     "io": {"file_system.h", "process_memory.h"},
-    "distance": {"metric.h", "kernels.h"},
+    "distance": {"metric.h", "kernels.h", "row_values.h"},
     "quant": {"projection.h", "bit_codec.h", "plane_codec.h", "byte_codec.h", "kmeans.h"},
     "payload": {"payload.h", "filter.h", "field_index.h", "row_set.h"},
     "index": {"vector_index.h", "top_k.h"},

@@ -141,6 +141,8 @@ struct SegmentStats {
   /// What is read in place within the memory budget, the rest being copied from the files when
   /// needed: "all", "codes" (of the indexes) or "nothing".
   std::string in_place = "all";
+  /// How the values of rows are kept: "f32", or "u8" or "i8" where all are integers that fit.
+  std::string row_format = "f32";
   uint64_t rows = 0;
   uint64_t rows_deleted = 0;
   uint64_t disk_bytes = 0;

@@ -91,27 +91,54 @@ HWY_INLINE Vector load_first(const float* p, size_t count) {
 #endif
 }
 
+// Rows of floats, as they lie.
+struct FloatRows {
+  using Value = float;
+  HWY_INLINE Vector load(const float* p) const { return hn::LoadU(Floats(), p); }
+  HWY_INLINE Vector first(const float* p, size_t count) const { return load_first(p, count); }
+};
+
+// Rows of bytes, made the floats that they stand for: both steps of it are exact.
+struct ByteRows {
+  using Value = uint8_t;
+  using Bytes = hn::Rebind<uint8_t, Floats>;
+  using Integers = hn::Rebind<int32_t, Floats>;
+  Vector base;
+
+  HWY_INLINE Vector load(const uint8_t* p) const {
+    const auto integers = hn::PromoteTo(Integers(), hn::LoadU(Bytes(), p));
+    return hn::Add(base, hn::ConvertTo(Floats(), integers));
+  }
+  // The values behind the first `count` are zeros, as those of the query are.
+  HWY_INLINE Vector first(const uint8_t* p, size_t count) const {
+    HWY_ALIGN float values[kLanes] = {};
+    const float lowest = hn::GetLane(base);
+    for (size_t i = 0; i < count; ++i) values[i] = lowest + static_cast<float>(p[i]);
+    return hn::Load(Floats(), values);
+  }
+};
+
 // Into L2: hwy::Prefetch would bring it into L1.
 template <bool prefetch, size_t bytes = kPrefetchBytes>
-HWY_INLINE void prefetch_at(const float* p) {
+HWY_INLINE void prefetch_at(const void* p) {
   if constexpr (prefetch) {
     __builtin_prefetch(reinterpret_cast<const char*>(p) + bytes, 0, 2);
   }
 }
 
 // The partial sums of one row, accumulators already added up.
-template <class Step, bool prefetch>
-HWY_INLINE Vector accumulate(const float* HWY_RESTRICT query, const float* HWY_RESTRICT row,
-                             size_t dim) {
+template <class Step, bool prefetch, class Rows>
+HWY_INLINE Vector accumulate(const Rows& rows, const float* HWY_RESTRICT query,
+                             const typename Rows::Value* HWY_RESTRICT row, size_t dim) {
   const Floats d;
   Vector partial[kAccumulators] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
   size_t k = 0;
   for (; k + kLanes * kAccumulators <= dim; k += kLanes * kAccumulators) {
 #pragma GCC unroll 4
     for (size_t a = 0; a < kAccumulators; ++a) {
-      const float* x = row + k + a * kLanes;
-      if ((a * kLanes * sizeof(float)) % kLineBytes == 0) prefetch_at<prefetch>(x);
-      partial[a] = Step::add(hn::LoadU(d, query + k + a * kLanes), hn::LoadU(d, x), partial[a]);
+      const typename Rows::Value* x = row + k + a * kLanes;
+      if ((a * kLanes * sizeof(*x)) % kLineBytes == 0) prefetch_at<prefetch>(x);
+      partial[a] = Step::add(hn::LoadU(d, query + k + a * kLanes), rows.load(x), partial[a]);
     }
   }
   // At most kAccumulators - 1 whole vectors and a short one remain; each to the next accumulator.
@@ -122,7 +149,7 @@ HWY_INLINE Vector accumulate(const float* HWY_RESTRICT query, const float* HWY_R
     const size_t left = dim - k;
     const bool whole = left >= kLanes;
     const Vector q = whole ? hn::LoadU(d, query + k) : load_first(query + k, left);
-    const Vector x = whole ? hn::LoadU(d, row + k) : load_first(row + k, left);
+    const Vector x = whole ? rows.load(row + k) : rows.first(row + k, left);
     partial[a] = Step::add(q, x, partial[a]);
   }
   return hn::Add(hn::Add(partial[0], partial[1]), hn::Add(partial[2], partial[3]));
@@ -157,41 +184,53 @@ HWY_INLINE float sum_lanes(Vector sum) {
   return hn::GetLane(hn::Add(pairs, hn::Shuffle2301(pairs)));
 }
 
-template <class Step, bool prefetch>
-HWY_INLINE void scan_group(const float* query, const float* rows, size_t dim, float* out) {
+template <class Step, bool prefetch, class Rows>
+HWY_INLINE void scan_group(const Rows& rows, const float* query, const typename Rows::Value* values,
+                           size_t dim, float* out) {
   Vector sums[kGroup];
 #pragma GCC unroll 4
   for (size_t r = 0; r < kGroup; ++r) {
-    const float* row = rows + r * dim;
+    const typename Rows::Value* row = values + r * dim;
     prefetch_at<prefetch, kTouchBytes>(row);
-    sums[r] = accumulate<Step, prefetch>(query, row, dim);
+    sums[r] = accumulate<Step, prefetch>(rows, query, row, dim);
   }
   hn::StoreU(sum_lanes_of_four(sums), Quad(), out);
 }
 
-template <class Step>
-HWY_INLINE void scan(const float* HWY_RESTRICT query, const float* HWY_RESTRICT rows, size_t dim,
-                     size_t n, float* HWY_RESTRICT out) {
+template <class Step, class Rows>
+HWY_INLINE void scan(const Rows& rows, const float* HWY_RESTRICT query,
+                     const typename Rows::Value* HWY_RESTRICT values, size_t dim, size_t n,
+                     float* HWY_RESTRICT out) {
   // Nothing beyond the caller's rows is prefetched: it would only evict something useful.
-  const size_t ahead_rows = kTouchBytes / sizeof(float) / (dim + 1) + 1;
+  const size_t ahead_rows = kTouchBytes / sizeof(*values) / (dim + 1) + 1;
   size_t i = 0;
   for (; i + kGroup + ahead_rows <= n; i += kGroup) {
-    scan_group<Step, true>(query, rows + i * dim, dim, out + i);
+    scan_group<Step, true>(rows, query, values + i * dim, dim, out + i);
   }
   for (; i + kGroup <= n; i += kGroup) {
-    scan_group<Step, false>(query, rows + i * dim, dim, out + i);
+    scan_group<Step, false>(rows, query, values + i * dim, dim, out + i);
   }
   for (; i < n; ++i) {
-    out[i] = sum_lanes(accumulate<Step, false>(query, rows + i * dim, dim));
+    out[i] = sum_lanes(accumulate<Step, false>(rows, query, values + i * dim, dim));
   }
 }
 
 void dot(const float* query, const float* rows, size_t dim, size_t n, float* out) {
-  scan<DotStep>(query, rows, dim, n, out);
+  scan<DotStep>(FloatRows(), query, rows, dim, n, out);
 }
 
 void l2_squared(const float* query, const float* rows, size_t dim, size_t n, float* out) {
-  scan<L2Step>(query, rows, dim, n, out);
+  scan<L2Step>(FloatRows(), query, rows, dim, n, out);
+}
+
+void dot_bytes(const float* query, const uint8_t* rows, float base, size_t dim, size_t n,
+               float* out) {
+  scan<DotStep>(ByteRows{hn::Set(Floats(), base)}, query, rows, dim, n, out);
+}
+
+void l2_squared_bytes(const float* query, const uint8_t* rows, float base, size_t dim, size_t n,
+                      float* out) {
+  scan<L2Step>(ByteRows{hn::Set(Floats(), base)}, query, rows, dim, n, out);
 }
 
 // ---- Batch -------------------------------------------------------------------------------------
@@ -335,8 +374,8 @@ constexpr std::string_view kName = HWY_TARGET == HWY_AVX3   ? "avx512"
                                                             : "other";
 
 constexpr Kernels kKernels = {
-    kName,      kLanes, kAccumulators, kTileVectors* kLanes, dot,
-    l2_squared, batch,  select_each,   select_one,
+    kName,     kLanes,           kAccumulators, kTileVectors* kLanes, dot,        l2_squared,
+    dot_bytes, l2_squared_bytes, batch,         select_each,          select_one,
 };
 
 }  // namespace HWY_NAMESPACE

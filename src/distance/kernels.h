@@ -60,6 +60,12 @@ struct Kernels {
   void (*dot)(const float* query, const float* rows, size_t dim, size_t n, float* out);
   /// out[i] = |query - row_i|^2. Same shapes.
   void (*l2_squared)(const float* query, const float* rows, size_t dim, size_t n, float* out);
+  /// The same two for rows of bytes, whose values are base + byte: bit for bit what the functions
+  /// above give for rows of these values as floats. rows: uint8_t[n x dim].
+  void (*dot_bytes)(const float* query, const uint8_t* rows, float base, size_t dim, size_t n,
+                    float* out);
+  void (*l2_squared_bytes)(const float* query, const uint8_t* rows, float base, size_t dim,
+                           size_t n, float* out);
   void (*batch)(const BatchArguments& arguments);
   /// Writes each i with values[i] <= thresholds[i], ascending; returns how many.
   size_t (*select_each)(const float* values, const float* thresholds, size_t n, uint32_t* indexes);

@@ -8,23 +8,40 @@
 namespace aionbd {
 namespace {
 
-void dot(const float* query, const float* rows, size_t dim, size_t n, float* out) {
+float value_of(float value, float) {
+  return value;
+}
+float value_of(uint8_t byte, float base) {
+  return base + static_cast<float>(byte);
+}
+
+template <class Value>
+void dot_of(const float* query, const Value* rows, float base, size_t dim, size_t n, float* out) {
   for (size_t i = 0; i < n; ++i) {
     float sum = 0;
-    for (size_t k = 0; k < dim; ++k) sum += query[k] * rows[i * dim + k];
+    for (size_t k = 0; k < dim; ++k) sum += query[k] * value_of(rows[i * dim + k], base);
     out[i] = sum;
   }
 }
 
-void l2_squared(const float* query, const float* rows, size_t dim, size_t n, float* out) {
+template <class Value>
+void l2_of(const float* query, const Value* rows, float base, size_t dim, size_t n, float* out) {
   for (size_t i = 0; i < n; ++i) {
     float sum = 0;
     for (size_t k = 0; k < dim; ++k) {
-      const float difference = query[k] - rows[i * dim + k];
+      const float difference = query[k] - value_of(rows[i * dim + k], base);
       sum += difference * difference;
     }
     out[i] = sum;
   }
+}
+
+void dot(const float* query, const float* rows, size_t dim, size_t n, float* out) {
+  dot_of(query, rows, 0, dim, n, out);
+}
+
+void l2_squared(const float* query, const float* rows, size_t dim, size_t n, float* out) {
+  l2_of(query, rows, 0, dim, n, out);
 }
 
 constexpr size_t kPanelColumns = 8;
@@ -69,7 +86,8 @@ size_t select_one(const float* values, float threshold, size_t n, uint32_t* inde
 }  // namespace
 
 const Kernels kScalarKernels = {
-    "scalar", 1, 1, kPanelColumns, dot, l2_squared, batch, select_each, select_one,
+    "scalar",       1,     1,           kPanelColumns, dot, l2_squared, dot_of<uint8_t>,
+    l2_of<uint8_t>, batch, select_each, select_one,
 };
 
 }  // namespace aionbd

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "distance/row_values.h"
 #include "distance/test_vectors.h"
 
 namespace aionbd {
@@ -123,6 +124,38 @@ TEST(Kernels, ValueDependsNeitherOnCountNorOnPlace) {
             ASSERT_EQ(std::memcmp(out.data(), &alone[begin], n * sizeof(float)), 0)
                 << target->name << " dim " << dim << " begin " << begin << " n " << n;
           }
+        }
+      }
+    }
+  }
+}
+
+TEST(Kernels, BytesGiveTheBitsOfTheFloatsTheyStandFor) {
+  constexpr size_t kRows = 29;
+  std::mt19937 random(5);
+  for (const Kernels* target : supported_kernels()) {
+    for (const size_t dim : {1, 2, 7, 8, 15, 16, 17, 31, 63, 64, 65, 100, 128, 129, 784, 1000}) {
+      for (const float base : {0.0F, -128.0F}) {
+        // An offset of one: rows of bytes are not aligned to anything.
+        std::vector<uint8_t> storage(dim * kRows + 1);
+        for (uint8_t& byte : storage) byte = static_cast<uint8_t>(random());
+        const uint8_t* bytes = storage.data() + 1;
+        std::vector<float> floats(dim * kRows);
+        RowValues(bytes, base).copy(floats.size(), floats.data());
+        ASSERT_EQ(floats.back(), base + static_cast<float>(storage.back()));
+        std::vector<float> query = make_vector(VectorKind::kGaussian, dim, 3);
+        for (float& value : query) value = value * 50 + 0.1F;
+        for (const size_t n : {size_t{1}, size_t{3}, size_t{4}, kRows}) {
+          std::vector<float> want(n);
+          std::vector<float> got(n);
+          target->dot(query.data(), floats.data(), dim, n, want.data());
+          target->dot_bytes(query.data(), bytes, base, dim, n, got.data());
+          ASSERT_EQ(std::memcmp(got.data(), want.data(), n * sizeof(float)), 0)
+              << target->name << " dot, dim " << dim << " base " << base << " n " << n;
+          target->l2_squared(query.data(), floats.data(), dim, n, want.data());
+          target->l2_squared_bytes(query.data(), bytes, base, dim, n, got.data());
+          ASSERT_EQ(std::memcmp(got.data(), want.data(), n * sizeof(float)), 0)
+              << target->name << " l2, dim " << dim << " base " << base << " n " << n;
         }
       }
     }

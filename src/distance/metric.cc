@@ -207,27 +207,51 @@ PreparedQuery::PreparedQuery(Metric metric, std::span<const float> query, double
   for (size_t k = 0; k < dim_; ++k) values[k] = prepared_element(metric, query[k], norm);
 }
 
-void PreparedQuery::distances(const float* rows, const float* norms_squared, size_t n,
-                              float* out) const {
+void PreparedQuery::dot(const RowValues& rows, size_t n, float* out) const {
   const float* query = floats_of(query_);
+  if (rows.bytes == nullptr) {
+    kernels_->dot(query, rows.floats, dim_, n, out);
+  } else {
+    kernels_->dot_bytes(query, rows.bytes, rows.base, dim_, n, out);
+  }
+}
+
+void PreparedQuery::l2_squared(const RowValues& rows, size_t n, float* out) const {
+  const float* query = floats_of(query_);
+  if (rows.bytes == nullptr) {
+    kernels_->l2_squared(query, rows.floats, dim_, n, out);
+  } else {
+    kernels_->l2_squared_bytes(query, rows.bytes, rows.base, dim_, n, out);
+  }
+}
+
+float PreparedQuery::cosine_of_unusual(const RowValues& row) const {
+  if (row.bytes == nullptr) return cosine_in_double(floats_of(query_), 1, 1.0, row.floats, dim_);
+  std::vector<float> values(dim_);
+  row.copy(dim_, values.data());
+  return cosine_in_double(floats_of(query_), 1, 1.0, values.data(), dim_);
+}
+
+void PreparedQuery::distances(const RowValues& rows, const float* norms_squared, size_t n,
+                              float* out) const {
   switch (metric_) {
     case Metric::kDot:
-      kernels_->dot(query, rows, dim_, n, out);
+      dot(rows, n, out);
       for (size_t i = 0; i < n; ++i) out[i] = finite_or_farthest(0.0F - out[i]);
       return;
     case Metric::kL2:
-      kernels_->l2_squared(query, rows, dim_, n, out);
+      l2_squared(rows, n, out);
       for (size_t i = 0; i < n; ++i) out[i] = finite_or_farthest(out[i]);
       return;
     case Metric::kCosine:
-      kernels_->dot(query, rows, dim_, n, out);
+      dot(rows, n, out);
       for (size_t i = 0; i < n; ++i) {
         if (is_normal_norm(norms_squared[i])) [[likely]] {
           const float cosine = out[i] / std::sqrt(norms_squared[i]);
           out[i] =
               std::isfinite(cosine) ? std::fmin(std::fmax(0.0F - cosine, -1.0F), 1.0F) : kFarthest;
         } else {
-          out[i] = cosine_in_double(query, 1, 1.0, rows + i * dim_, dim_);
+          out[i] = cosine_of_unusual(rows.from(i * dim_));
         }
       }
       return;

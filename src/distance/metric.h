@@ -19,6 +19,7 @@
 
 #include "aionbd/status.h"
 #include "aionbd/types.h"
+#include "distance/row_values.h"
 
 namespace aionbd {
 
@@ -66,16 +67,20 @@ class PreparedQuery {
   static Result<PreparedQuery> make(Metric metric, std::span<const float> query,
                                     const Kernels& kernels);
 
-  /// out[i] = distance to row i. rows: float[n x dim]; norms_squared: float[n] of norm_squared(),
+  /// out[i] = distance to row i. rows: [n x dim]; norms_squared: float[n] of norm_squared(),
   /// used by cosine only, which may be null otherwise.
-  /// One pass over `rows`, prefetching ahead; memory-bound from 64 dimensions up.
-  void distances(const float* rows, const float* norms_squared, size_t n, float* out) const;
+  /// One pass over `rows`, prefetching ahead; memory-bound from 64 dimensions up, if floats.
+  void distances(const RowValues& rows, const float* norms_squared, size_t n, float* out) const;
 
   Metric metric() const { return metric_; }
   size_t dim() const { return dim_; }
 
  private:
   PreparedQuery(Metric metric, std::span<const float> query, double norm, const Kernels& kernels);
+  void dot(const RowValues& rows, size_t n, float* out) const;
+  void l2_squared(const RowValues& rows, size_t n, float* out) const;
+  /// Of a row whose squared norm is no normal float.
+  float cosine_of_unusual(const RowValues& row) const;
 
   Metric metric_;
   size_t dim_;

@@ -20,7 +20,7 @@ class SegmentRows final : public RowSource {
     if (segment_.residency() != Residency::kAll) return segment_.copy_rows(first, n, out, nullptr);
     while (n > 0) {
       ASSIGN_OR_RETURN(const RowBlock block, segment_.rows(first, n));
-      std::copy_n(block.values, block.count * segment_.dimension(), out);
+      block.values.copy(block.count * segment_.dimension(), out);
       out += block.count * segment_.dimension();
       first += static_cast<uint32_t>(block.count);
       n -= block.count;

@@ -143,7 +143,7 @@ Result<RowBlock> OpenSegment::rows(RowId first, size_t limit) const {
 Status OpenSegment::copy_rows(RowId first, size_t n, float* values, float* norms) const {
   while (n > 0) {
     ASSIGN_OR_RETURN(const RowBlock block, rows(first, n));
-    values = std::copy_n(block.values, block.count * dimension_, values);
+    values = std::copy_n(block.values.floats, block.count * dimension_, values);
     if (norms != nullptr) norms = std::copy_n(block.norms_squared, block.count, norms);
     first += static_cast<RowId>(block.count);
     n -= block.count;

@@ -32,7 +32,7 @@ Result<Point> point_in_row(const Segment& segment, RowId row, const CollectionOp
       return out;
     }
     ASSIGN_OR_RETURN(const RowBlock block, segment.rows(row, 1));
-    std::copy_n(block.values, collection.dimension, out.values.data());
+    block.values.copy(collection.dimension, out.values.data());
   }
   return out;
 }

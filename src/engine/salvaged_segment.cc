@@ -31,7 +31,8 @@ Result<SalvagedSegment> SalvagedSegment::open(std::shared_ptr<SegmentFile> file)
   take(kTagIds, out.ids_);
   take(kTagIdOffsets, out.id_offsets_);
   take(kTagIdTexts, out.id_texts_);
-  take(kTagValues, out.values_);
+  out.format_ = row_format_in(f);
+  take(out.format_.tag, out.values_);
   take(kTagPayloadOffsets, out.payload_offsets_);
   take(kTagPayloads, out.payloads_);
   take(kTagKills, out.kills_);
@@ -51,8 +52,8 @@ Status SalvagedSegment::find_rows() {
   const uint64_t rows = file_->section(kTagNorms)->size() / sizeof(float);
   if (rows == 0 || rows > kSegmentRowsMax) return strange("its rows cannot be counted");
   const uint64_t row_bytes = values_.size() / rows;
-  if (values_.size() % rows != 0 || row_bytes % sizeof(float) != 0 || row_bytes == 0 ||
-      row_bytes / sizeof(float) > kDimensionCeiling) {
+  if (values_.size() % rows != 0 || row_bytes % format_.value_bytes != 0 || row_bytes == 0 ||
+      row_bytes / format_.value_bytes > kDimensionCeiling) {
     return strange("its values do not fit its rows");
   }
   id_type_ = file_->has_section(kTagIds) ? IdType::kU64 : IdType::kString;
@@ -63,7 +64,7 @@ Status SalvagedSegment::find_rows() {
       payloads_.size() == 0 || payload_offsets_.size() == (rows + 1) * sizeof(uint64_t);
   if (!ids_fit || !payloads_fit) return strange("its sections do not fit each other");
   rows_count_ = static_cast<uint32_t>(rows);
-  dimension_ = static_cast<uint32_t>(row_bytes / sizeof(float));
+  dimension_ = static_cast<uint32_t>(row_bytes / format_.value_bytes);
   return {};
 }
 
@@ -80,10 +81,10 @@ Result<Point> SalvagedSegment::row(uint32_t row) const {
   std::optional<PointId> id = id_of(row);
   if (!id.has_value()) return corruption("its id cannot be read");
   out.id = *std::move(id);
-  const uint64_t row_bytes = uint64_t{dimension_} * sizeof(float);
+  const uint64_t row_bytes = uint64_t{dimension_} * format_.value_bytes;
   ASSIGN_OR_RETURN(const Bytes values, values_.bytes(row * row_bytes, row_bytes));
   out.values.resize(dimension_);
-  std::memcpy(out.values.data(), values.data(), row_bytes);
+  values_in(format_, values.data()).copy(dimension_, out.values.data());
   if (payloads_.size() == 0) return out;
   ASSIGN_OR_RETURN(const Bytes payload, text_at(payload_offsets_, payloads_, row));
   RETURN_IF_ERROR(check_payload(payload));

@@ -9,6 +9,7 @@
 #include "aionbd/status.h"
 #include "aionbd/types.h"
 #include "engine/row.h"
+#include "engine/row_format.h"
 #include "engine/segment.h"
 #include "storage/segment_file.h"
 
@@ -42,6 +43,7 @@ class SalvagedSegment {
   uint32_t rows_count_ = 0;
   uint32_t dimension_ = 0;
   IdType id_type_ = IdType::kU64;
+  RowFormat format_ = kRowFormats.back();
   Section ids_, id_offsets_, id_texts_, values_, payload_offsets_, payloads_, kills_;
 };
 

@@ -57,7 +57,8 @@ Result<std::shared_ptr<const SealedSegment>> SealedSegment::open(std::shared_ptr
   }
   out->rows_count_ = static_cast<RowId>(rows);
   if (rows > 0) {
-    ASSIGN_OR_RETURN(out->values_, f.section(kTagValues));
+    out->format_ = row_format_in(f);
+    ASSIGN_OR_RETURN(out->values_, f.section(out->format_.tag));
     ASSIGN_OR_RETURN(out->norms_, f.section(kTagNorms));
     if (id_type == IdType::kU64) {
       ASSIGN_OR_RETURN(out->ids_, f.section(kTagIds));
@@ -94,7 +95,8 @@ Status SealedSegment::check_sections() const {
   // The kill count is hostile until compared without overflow.
   const bool kills_fit =
       kills_.size() / kKillBytes == kills_count_ && kills_.size() % kKillBytes == 0;
-  if (!ids_fit || !payloads_fit || !kills_fit || values_.size() != n * dimension_ * sizeof(float) ||
+  if (!ids_fit || !payloads_fit || !kills_fit ||
+      values_.size() != n * dimension_ * format_.value_bytes ||
       norms_.size() != n * sizeof(float)) {
     return corruption("segment " + std::to_string(file_->id()) +
                       ": section sizes do not fit the row count");
@@ -104,22 +106,25 @@ Status SealedSegment::check_sections() const {
 
 Result<RowBlock> SealedSegment::rows(RowId first, size_t limit) const {
   const uint64_t count = std::min<uint64_t>(limit, rows_count_ - first);
-  const uint64_t row_bytes = uint64_t{dimension_} * sizeof(float);
+  const uint64_t row_bytes = uint64_t{dimension_} * format_.value_bytes;
   ASSIGN_OR_RETURN(const Bytes values, values_.bytes(first * row_bytes, count * row_bytes));
   ASSIGN_OR_RETURN(const Bytes norms,
                    norms_.bytes(uint64_t{first} * sizeof(float), count * sizeof(float)));
   // Sections begin at multiples of 64 bytes of a page-aligned map, so the casts are aligned.
   RowBlock out;
-  out.values = reinterpret_cast<const float*>(values.data());
+  out.values = values_in(format_, values.data());
   out.norms_squared = reinterpret_cast<const float*>(norms.data());
   out.count = count;
   return out;
 }
 
 Status SealedSegment::copy_rows(RowId first, size_t n, float* values, float* norms) const {
-  const uint64_t row_bytes = uint64_t{dimension_} * sizeof(float);
-  RETURN_IF_ERROR(
-      values_.read(first * row_bytes, std::as_writable_bytes(std::span(values, n * dimension_))));
+  const uint64_t row_bytes = uint64_t{dimension_} * format_.value_bytes;
+  // Bytes are read behind the place where the floats end up, which then never overtake them.
+  const std::span<std::byte> room = std::as_writable_bytes(std::span(values, n * dimension_));
+  const std::span<std::byte> read = room.last(n * row_bytes);
+  RETURN_IF_ERROR(values_.read(first * row_bytes, read));
+  if (format_.value_bytes == 1) values_in(format_, read.data()).copy(n * dimension_, values);
   if (norms == nullptr) return {};
   return norms_.read(uint64_t{first} * sizeof(float), std::as_writable_bytes(std::span(norms, n)));
 }
@@ -406,10 +411,46 @@ Status for_each_run(std::span<const SealRow> rows, uint32_t dimension, Visit vis
   return {};
 }
 
+/// Calls visit(values) for the values of a block as floats, a piece at a time.
+template <typename Visit>
+Status for_each_float(const RowBlock& block, uint32_t dimension, Visit visit) {
+  constexpr size_t kPiece = 4096;
+  const size_t count = block.count * dimension;
+  float copy[kPiece];
+  for (size_t at = 0; at < count; at += kPiece) {
+    const size_t n = std::min(kPiece, count - at);
+    const RowValues values = block.values.from(at);
+    if (values.bytes != nullptr) values.copy(n, copy);
+    RETURN_IF_ERROR(visit(std::span(values.bytes != nullptr ? copy : values.floats, n)));
+  }
+  return {};
+}
+
+/// One pass over integers; values that are none settle it at once.
+Result<RowFormat> narrowest_format(std::span<const SealRow> rows, uint32_t dimension) {
+  RowFormatChoice choice;
+  const Status looked = for_each_run(rows, dimension, [&](const RowBlock& block) {
+    return for_each_float(block, dimension, [&](std::span<const float> values) -> Status {
+      choice.look_at(values);
+      if (choice.settled()) return unavailable("settled");
+      return {};
+    });
+  });
+  if (!looked.ok() && !choice.settled()) return looked;
+  return choice.choice();
+}
+
 Status write_values(SegmentWriter& writer, std::span<const SealRow> rows, uint32_t dimension) {
-  RETURN_IF_ERROR(writer.begin_section(kTagValues));
+  ASSIGN_OR_RETURN(const RowFormat format, narrowest_format(rows, dimension));
+  RETURN_IF_ERROR(writer.begin_section(format.tag));
+  std::vector<uint8_t> narrow;
   RETURN_IF_ERROR(for_each_run(rows, dimension, [&](const RowBlock& block) {
-    return writer.append(std::as_bytes(std::span(block.values, block.count * dimension)));
+    return for_each_float(block, dimension, [&](std::span<const float> values) {
+      if (format.value_bytes != 1) return writer.append(std::as_bytes(values));
+      narrow.resize(values.size());
+      narrow_values(format, values, narrow.data());
+      return writer.append(std::as_bytes(std::span(narrow)));
+    });
   }));
   RETURN_IF_ERROR(writer.begin_section(kTagNorms));
   return for_each_run(rows, dimension, [&](const RowBlock& block) {

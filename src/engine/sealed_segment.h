@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/published.h"
+#include "engine/row_format.h"
 #include "engine/segment.h"
 #include "storage/segment_file.h"
 
@@ -45,6 +46,7 @@ class SealedSegment : public Segment {
   bool sealed() const override { return true; }
   Result<RowBlock> rows(RowId first, size_t limit) const override;
   Status copy_rows(RowId first, size_t n, float* values, float* norms) const override;
+  std::string_view row_format() const override { return format_.name; }
   Residency residency() const override { return residency_.load(std::memory_order_relaxed); }
   /// What is no longer read in place leaves the resident memory. One caller at a time.
   void set_residency(Residency residency) const;
@@ -100,11 +102,12 @@ class SealedSegment : public Segment {
   Section ids_;         // uint64_t[rows], u64 ids
   Section id_offsets_;  // uint64_t[rows + 1], string ids
   Section id_texts_;
-  Section values_;           // float[rows x dimension]
+  Section values_;           // [rows x dimension] in the form below
   Section norms_;            // float[rows]
   Section payload_offsets_;  // uint64_t[rows + 1]; absent when no row has a payload
   Section payloads_;
   Section kills_;
+  RowFormat format_ = kRowFormats.back();
   const std::byte* ids_start_ = nullptr;  // of ids_ or id_offsets_, to prefetch only
   PointId id_min_, id_max_;               // of rows_count_ > 0
   mutable Published<SegmentIndexes> indexes_;

@@ -167,8 +167,11 @@ Result<Plan> make_plan(const View& view, const CollectionOptions& collection,
 
 bool has_no_direction(const Plan& plan, const RowBlock& block, size_t at) {
   if (plan.metric != Metric::kCosine || block.norms_squared[at] != 0.0F) return false;
-  const float* row = block.values + at * plan.dim();
-  return std::all_of(row, row + plan.dim(), [](float value) { return value == 0.0F; });
+  const RowValues row = block.values.from(at * plan.dim());
+  for (size_t i = 0; i < plan.dim(); ++i) {
+    if (row.at(i) != 0.0F) return false;
+  }
+  return true;
 }
 
 double first_width(const Plan& plan, uint32_t p) {

@@ -135,6 +135,7 @@ Result<bool> collect(const SearchEnvironment& environment, const Plan& plan,
   std::vector<uint32_t> near(stride);
   RowId allowed[kBlock];
   RowCopy copy;
+  std::vector<float> widened;  // of bytes: the product is of floats
   for (uint32_t p = 0; p < plan.view.segments.size(); ++p) {
     const SegmentView& part = plan.view.segments[p];
     if (plan.parts[p].wanted.most() == 0) continue;
@@ -152,7 +153,13 @@ Result<bool> collect(const SearchEnvironment& environment, const Plan& plan,
                        plan.parts[p].wanted.select(row, block.count, allowed));
       if (matches > 0) {
         if (!pool.admit_norms(block.norms_squared, block.count)) return false;
-        batch.distances(block.values, block.norms_squared, block.count, distances.data());
+        const float* values = block.values.floats;
+        if (values == nullptr) {
+          widened.resize(kBlock * plan.dim());
+          block.values.copy(block.count * plan.dim(), widened.data());
+          values = widened.data();
+        }
+        batch.distances(values, block.norms_squared, block.count, distances.data());
         effort.parts[p].computed.fetch_add(block.count * batch.queries_count(),
                                            std::memory_order_relaxed);
       }

@@ -60,11 +60,12 @@ Result<size_t> scan_rows(const Plan& plan, const PreparedQuery& query, uint32_t 
   ASSIGN_OR_RETURN(const RowBlock block, plan.view.segments[p].segment->rows(first, count));
   CHECK_EQ(block.count, count);  // sealed rows lie together
   for (size_t i = 0; i < n; ++i)
-    prefetch_row(block.values + (rows[i] - first) * plan.dim(), std::min(plan.dim(), kPrefetched));
+    prefetch_row(block.values.from((rows[i] - first) * plan.dim()),
+                 std::min(plan.dim(), kPrefetched));
   for (size_t i = 0; i < n; ++i) {
     const size_t at = rows[i] - first;
     float distance = 0;
-    query.distances(block.values + at * plan.dim(), block.norms_squared + at, 1, &distance);
+    query.distances(block.values.from(at * plan.dim()), block.norms_squared + at, 1, &distance);
     if (distance > best.threshold() || distance > plan.cutoff) continue;
     if (!has_no_direction(plan, block, at)) best.push({distance, p, rows[i]});
   }
@@ -157,7 +158,7 @@ Result<size_t> scan_task(const Plan& plan, const PreparedQuery& query, const Tas
         size_t j = i + 1;
         while (j < matches && allowed[j] == allowed[i] + (j - i)) ++j;
         const size_t at = allowed[i] - row;
-        query.distances(block.values + at * plan.dim(), block.norms_squared + at, j - i,
+        query.distances(block.values.from(at * plan.dim()), block.norms_squared + at, j - i,
                         distances + at);
         i = j;
       }

@@ -14,9 +14,9 @@ namespace aionbd {
 inline constexpr uint64_t kParallelFloatsMin = uint64_t{1} << 20;
 
 /// Asks for a row's bytes, which lie anywhere in memory, ahead of their use.
-inline void prefetch_row(const float* row, size_t dim) {
-  const auto* at = reinterpret_cast<const char*>(row);
-  for (size_t i = 0; i < dim * sizeof(float); i += 64) __builtin_prefetch(at + i);
+inline void prefetch_row(const RowValues& row, size_t dim) {
+  const std::byte* at = row.data();
+  for (size_t i = 0; i < dim * row.value_bytes(); i += 64) __builtin_prefetch(at + i);
 }
 
 /// Distance of one row, into `best` if it is live, matches and is near enough.

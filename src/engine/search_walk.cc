@@ -117,7 +117,7 @@ Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
   RowsAhead ahead;
   if (!wanted.filtered() && plan.parts[p].rows_in_place()) {
     ASSIGN_OR_RETURN(const RowBlock block, part.segment->rows(0, 1));
-    ahead = {reinterpret_cast<const std::byte*>(block.values), plan.dim() * sizeof(float)};
+    ahead = {block.values.data(), plan.dim() * block.values.value_bytes()};
   }
   for (int attempt = 0; attempt < kWalkAttempts; ++attempt) {
     if (width > static_cast<double>(most)) return false;

@@ -6,11 +6,13 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "aionbd/status.h"
 #include "aionbd/types.h"
 #include "base/bytes.h"
+#include "distance/row_values.h"
 #include "engine/dead_rows.h"
 #include "engine/row.h"
 #include "index/vector_index.h"
@@ -20,7 +22,7 @@ namespace aionbd {
 
 /// Consecutive rows, readable in place.
 struct RowBlock {
-  const float* values = nullptr;         // float[count x dimension]
+  RowValues values;                      // [count x dimension]
   const float* norms_squared = nullptr;  // float[count]
   size_t count = 0;
 };
@@ -48,6 +50,8 @@ class Segment {
   /// resident. Errors: also io_error.
   virtual Status copy_rows(RowId first, size_t n, float* values, float* norms) const = 0;
   virtual Residency residency() const { return Residency::kAll; }
+  /// How the values are kept; the name of a RowFormat.
+  virtual std::string_view row_format() const { return "f32"; }
   /// The id in place: the 8 bytes of the number, or the text.
   virtual Result<Bytes> id_bytes(RowId row) const = 0;
   /// Asks for the id's bytes ahead of their use.

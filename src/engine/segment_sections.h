@@ -18,6 +18,9 @@ enum : SectionTag {
   kTagPayloadOffsets = 7,
   kTagPayloads = 8,
   kTagKills = 9,
+  // 11 is kTagFields (index_file.h)
+  kTagValuesU8 = 12,
+  kTagValuesI8 = 13,
 };
 
 inline constexpr uint64_t kMetaBytes = 24;  // u64 rows, u64 kills, u32 dimension, u32 id type

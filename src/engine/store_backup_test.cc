@@ -227,7 +227,8 @@ TEST_F(StoreBackupTest, LyingManifestsAreRefused) {
                  [&](H&, F& files) { a_log(files).kind = static_cast<BackupKind>(3); });
   expect_refused("another number", "another backup's name",
                  [](H& header, F&) { header.number = 2; });
-  expect_refused("a newer version", "newer version", [](H& header, F&) { header.version = 2; });
+  expect_refused("a newer version", "newer version",
+                 [](H& header, F&) { header.version = kFormatVersion + 1; });
   expect_refused("another store", "two store ids", [](H& header, F&) { ++header.store_id; });
   expect_refused("no log", "does not fit", [](H& header, F& files) {
     files.pop_back();

@@ -214,9 +214,9 @@ std::string_view kind_name(SegmentKind kind) {
 
 std::string_view section_name(SegmentKind kind, SectionTag tag) {
   // By tag, from 1 on; docs/format.md.
-  static constexpr std::array<std::string_view, 9> kRows = {
-      "meta",     "ids",  "id offsets", "id texts", "values", "norms", "payload offsets",
-      "payloads", "kills"};
+  static constexpr std::array<std::string_view, 13> kRows = {
+      "meta",     "ids",   "id offsets", "id texts", "values",      "norms",      "payload offsets",
+      "payloads", "kills", "unknown",    "unknown",  "values (u8)", "values (i8)"};
   static constexpr std::array<std::string_view, 17> kVector = {
       "header", "projection",   "high plane", "low plane",  "step",      "norm",
       "error",  "neighbours",   "entries",    "curve",      "centroids", "centroid codes",

@@ -354,8 +354,11 @@ Status StoreVerifier::check_rows(const SealedSegment& segment, const CatalogEntr
       fail(values.error().message());
       return {};
     }
-    const bool finite = std::all_of(values->values, values->values + entry.options.dimension,
-                                    [](float value) { return std::isfinite(value); });
+    bool finite = true;  // bytes always are
+    if (const float* floats = values->values.floats; floats != nullptr) {
+      finite = std::all_of(floats, floats + entry.options.dimension,
+                           [](float value) { return std::isfinite(value); });
+    }
     if (entry.options.strict_finite && !finite) fail("a value is not finite");
     if (row % kRowsPerLook == 0 && !meter_.within(0)) return unavailable("stopped between rows");
   }

@@ -853,6 +853,7 @@ Result<CollectionStats> StoredCollection::stats() const {
       stats.id = part.segment->id();
       stats.sealed = part.segment->sealed();
       stats.in_place = name_of(part.segment->residency());
+      stats.row_format = part.segment->row_format();
       stats.rows = part.rows;
       stats.rows_deleted = part.dead->count();
       stats.disk_bytes = part.segment->disk_bytes();

@@ -970,6 +970,7 @@ std::string encode_stats(const CollectionStats& stats) {
     writer.key("disk_bytes").number(segment.disk_bytes);
     writer.key("memory_bytes").number(segment.memory_bytes);
     writer.key("in_place").string(segment.in_place);
+    writer.key("row_format").string(segment.row_format);
     writer.key("indexes").begin_array();
     for (const IndexStats& index : segment.indexes) write_index_stats(writer, index);
     writer.end_array().end_object();

@@ -118,7 +118,7 @@ Result<Backup> decode_backup(Bytes bytes, uint64_t number, const std::string& pa
     return corruption("backup was written by a newer version (format " +
                       std::to_string(header.version) + "): '" + path + "'");
   }
-  if (header.version != kFormatVersion || header.reserved != 0 || header.reserved2 != 0) {
+  if (header.version < kFormatVersionOldest || header.reserved != 0 || header.reserved2 != 0) {
     return damaged("unknown fields", path);
   }
   if (header.number != number) return damaged("it has another backup's name", path);

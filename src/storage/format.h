@@ -16,7 +16,9 @@
 
 namespace aionbd {
 
-inline constexpr uint32_t kFormatVersion = 1;
+/// What is written, and the oldest that is read; docs/format.md says what each brought.
+inline constexpr uint32_t kFormatVersion = 2;
+inline constexpr uint32_t kFormatVersionOldest = 1;
 
 // Eight readable bytes, ending in a newline so that text-mode copying damages them.
 inline constexpr uint64_t magic_of(const char (&text)[9]) {

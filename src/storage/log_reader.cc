@@ -49,7 +49,7 @@ Status check_log_header(const LogHeader& header, const std::string& path,
     return corruption("log was written by a newer version (format " +
                       std::to_string(header.version) + "): '" + path + "'");
   }
-  if (header.version != kFormatVersion || header.reserved != 0 || header.reserved2[0] != 0 ||
+  if (header.version < kFormatVersionOldest || header.reserved != 0 || header.reserved2[0] != 0 ||
       header.reserved2[1] != 0) {
     return corruption("log header has unknown fields: " + at_offset(path, 0));
   }

@@ -136,7 +136,7 @@ std::vector<HeaderCase> header_cases() {
       {"magic", changed([](LogHeader& h) { h.magic = kSegmentMagic; }), "not a log file"},
       {"flipped bit", MadeLog(1).flip(40).bytes(), "log header checksum differs"},
       {"newer", changed([](LogHeader& h) { h.version = kFormatVersion + 1; }),
-       "written by a newer version (format 2)"},
+       "written by a newer version (format 3)"},
       {"version 0", changed([](LogHeader& h) { h.version = 0; }), "unknown fields"},
       {"reserved", changed([](LogHeader& h) { h.reserved = 1; }), "unknown fields"},
       {"reserved2[0]", changed([](LogHeader& h) { h.reserved2[0] = 1; }), "unknown fields"},

@@ -51,7 +51,7 @@ Result<Manifest> decode_manifest(Bytes bytes, const std::string& path) {
     return corruption("manifest was written by a newer version (format " +
                       std::to_string(header.version) + "): '" + path + "'");
   }
-  if (header.version != kFormatVersion || header.reserved != 0) {
+  if (header.version < kFormatVersionOldest || header.reserved != 0) {
     return damaged("unknown fields", path);
   }
   // The checksum was right, so what follows is a defect or malice; neither may read out of bounds.

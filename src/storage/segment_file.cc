@@ -191,7 +191,8 @@ class SegmentImage final : public SegmentFile {
     }
     const bool zeros = header.reserved == 0 && header.reserved2[0] == 0 &&
                        header.reserved2[1] == 0 && header.reserved2[2] == 0;
-    if (header.version != kFormatVersion || !zeros) return damaged("header has unknown fields", 0);
+    if (header.version < kFormatVersionOldest || !zeros)
+      return damaged("header has unknown fields", 0);
     if (header.store_id != store_id_) {
       return corruption("segment belongs to another store: '" + name_ + "'");
     }
@@ -209,8 +210,9 @@ class SegmentImage final : public SegmentFile {
     if (trailer_.checksum != checksum_of(trailer_, checksum_seed(store_id_, id_, kSeedTrailer))) {
       return damaged("trailer checksum differs", at);
     }
-    if (trailer_.version != kFormatVersion || trailer_.store_id != store_id_ ||
-        trailer_.segment_id != id_) {
+    const bool known =
+        trailer_.version >= kFormatVersionOldest && trailer_.version <= kFormatVersion;
+    if (!known || trailer_.store_id != store_id_ || trailer_.segment_id != id_) {
       return damaged("trailer contradicts the header", at);
     }
     if (trailer_.file_bytes != bytes_.size()) return damaged("file length differs", at);

@@ -253,7 +253,7 @@ TEST_F(TornLogTest, NewLogFileOfAnyDebrisIsMadeAnew) {
 
 TEST_F(TornLogTest, NewerVersionIsNamedAndUntouched) {
   LogHeader header = read_as<LogHeader>(as_bytes_of(log_));
-  header.version = 2;
+  header.version = kFormatVersion + 1;
   header.checksum =
       checksum_of(header, checksum_seed(header.store_id, header.first_lsn, kSeedLogHeader));
   std::string newer = log_;

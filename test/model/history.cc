@@ -21,8 +21,10 @@ PointId random_id(Rng& rng, IdType type) {
 Point random_point(Rng& rng, const CollectionOptions& options) {
   Point out{random_id(rng, options.id_type), {}, {}};
   for (uint32_t i = 0; i < options.dimension; ++i) {
-    // Few distinct values: equal distances must be common.
-    out.values.push_back(static_cast<float>(rng.below(5)) - 2.0F);
+    // Few distinct values: equal distances must be common. Segments without any of the halves are
+    // kept as bytes (row_format.h).
+    const uint64_t n = rng.below(5 * 64);
+    out.values.push_back(static_cast<float>(n % 5) - (n / 5 == 0 ? 1.5F : 2.0F));
   }
   if (rng.chance(0.8)) out.payload["group"] = static_cast<int64_t>(rng.below(kGroups));
   if (rng.chance(0.3)) out.payload["text"] = std::string(rng.below(40), 'p');
