@@ -30,7 +30,8 @@ and leave a directory that `aionbd verify` finds clean.
 
 The report gives latencies per operation, errors, refusals (408, 429, 503 overloaded,
 507), and for a server of its own memory, descriptors and disk, with their slopes per
-hour once it is warm. Ctrl-C ends the run early, with its report.
+hour once it is warm and the standard error of each. Kills take back what a process
+leaks, so run without them, too. Ctrl-C ends the run early, with its report.
 
 Exit codes: 0 all answers right and errors within --max-error-rate; 65 an answer was
 wrong or a write lost; 74 too many errors or refusals, or no server. The data of a
@@ -108,7 +109,9 @@ void print_figure(const SoakReport& report, const char* name, uint64_t SoakSampl
   };
   std::string line = fmt::format("{:<12} at most {}", name, shown(static_cast<double>(most)));
   if (const auto slope = slope_of(report.samples, figure)) {
-    line += fmt::format(", {:+.2f} % an hour once warm", slope->percent_per_hour);
+    line += fmt::format(", {:+.2f} % an hour once warm (standard error {:.2f}, {} {})",
+                        slope->percent_per_hour, slope->error_percent_per_hour, slope->parts,
+                        report.kills > 0 ? "lives" : "parts");
   }
   fmt::print("{}\n", line);
 }
@@ -138,6 +141,8 @@ void print_report(const SoakReport& report) {
         report.kills, report.slowest_start_ms, report.doubts_applied, report.doubts_dropped,
         report.verifications);
     print_figure(report, "memory", &SoakSample::resident_bytes, true);
+    print_figure(report, "  anonymous", &SoakSample::anonymous_bytes, true);
+    print_figure(report, "  of files", &SoakSample::mapped_bytes, true);
     print_figure(report, "descriptors", &SoakSample::descriptors, false);
     print_figure(report, "disk", &SoakSample::disk_bytes, true);
   }

@@ -33,6 +33,16 @@ std::string how_it_ended(int status) {
                            : fmt::format("signal {}", WTERMSIG(status));
 }
 
+/// A line of /proc/PID/status that tells kilobytes. Errors: not_found.
+Result<uint64_t> bytes_of_field(std::string_view status, std::string_view field) {
+  const size_t at = status.find(field);
+  const size_t digits = at == std::string_view::npos ? at : status.find_first_of("0123456789", at);
+  if (digits == std::string_view::npos) return not_found("the process is gone");
+  uint64_t kilobytes = 0;
+  std::from_chars(status.data() + digits, status.data() + status.size(), kilobytes);
+  return kilobytes * 1024;
+}
+
 }  // namespace
 
 Result<uint16_t> free_loopback_port() {
@@ -113,13 +123,9 @@ Result<ProcessFigures> ServerProcess::figures() const {
   const std::string proc = fmt::format("/proc/{}", pid_);
   ASSIGN_OR_RETURN(const std::string status,
                    posix_file_system().read(proc + "/status", kStatusBytesMax));
-  constexpr std::string_view kField = "VmRSS:";
-  const size_t at = status.find(kField);
-  if (at == std::string::npos) return not_found("the process is gone");
-  const size_t digits = status.find_first_of("0123456789", at);
-  uint64_t kilobytes = 0;
-  std::from_chars(status.data() + digits, status.data() + status.size(), kilobytes);
-  out.resident_bytes = kilobytes * 1024;
+  ASSIGN_OR_RETURN(out.resident_bytes, bytes_of_field(status, "VmRSS:"));
+  ASSIGN_OR_RETURN(out.anonymous_bytes, bytes_of_field(status, "RssAnon:"));
+  ASSIGN_OR_RETURN(out.mapped_bytes, bytes_of_field(status, "RssFile:"));
   ASSIGN_OR_RETURN(const std::vector<std::string> open, posix_file_system().list(proc + "/fd"));
   out.descriptors = open.size();
   return out;

@@ -18,6 +18,8 @@ Result<uint16_t> free_loopback_port();
 /// What the system says of a process.
 struct ProcessFigures {
   uint64_t resident_bytes = 0;
+  uint64_t anonymous_bytes = 0;  // of them: heap and stacks
+  uint64_t mapped_bytes = 0;     // of them: pages of files, the program's own among them
   uint64_t descriptors = 0;
 };
 

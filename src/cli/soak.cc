@@ -8,6 +8,8 @@
 #include <atomic>
 #include <charconv>
 #include <cmath>
+#include <iterator>
+#include <map>
 #include <memory>
 #include <thread>
 #include <utility>
@@ -27,9 +29,13 @@ constexpr milliseconds kLook{100};
 /// Samples of a run; more would say nothing more.
 constexpr int64_t kSamplesMax = 2000;
 constexpr milliseconds kSampleEveryMin{1000};
-/// A start is warm after this, or after a third of the time between two kills.
-constexpr milliseconds kWarmUpMax{60000};
-constexpr size_t kSlopeSamplesMin = 10;
+/// A start is warm after this, or a fifth of the run, or a third of the time between two kills. The
+/// heap keeps the most that each of its arenas ever held (prepare_process in cmd_serve.cc), which
+/// takes some 100,000 requests to find: 5 minutes at 400 a second.
+constexpr milliseconds kWarmUpMax{900000};
+/// Parts of a run that a slope is a line through; fewer say nothing about its error.
+constexpr size_t kSlopePartsMin = 4;
+constexpr size_t kSlopePartsOfOneLife = 10;
 constexpr std::chrono::seconds kReadyMax{30};
 constexpr std::chrono::seconds kStopMax{10};
 /// How long a client waits after a request that got no answer.
@@ -293,6 +299,7 @@ class Soak {
     last_sample_ = steady_clock::now();
     SoakSample out;
     out.seconds = seconds_between(start_, last_sample_);
+    out.life = report_.kills;
     milliseconds warm_up = std::min(kWarmUpMax, options().duration / 5);
     if (server_ && options().kill_every.count() > 0) {
       warm_up = std::min(warm_up, options().kill_every / 3);
@@ -302,6 +309,8 @@ class Soak {
       const auto figures = server_->figures();
       if (!figures.has_value()) return;
       out.resident_bytes = figures->resident_bytes;
+      out.anonymous_bytes = figures->anonymous_bytes;
+      out.mapped_bytes = figures->mapped_bytes;
       out.descriptors = figures->descriptors;
       out.disk_bytes = bytes_in(server_->data_dir());
     }
@@ -374,6 +383,38 @@ std::string_view name_of(const SoakOptions& options) {
   return options.server ? "url" : "own";
 }
 
+/// The mean of one figure over a part of a run.
+struct SlopePart {
+  double hours = 0;  // the middle of its samples
+  double mean = 0;
+  size_t samples = 0;
+};
+
+std::vector<SlopePart> parts_of(const std::vector<SoakSample>& samples,
+                                uint64_t SoakSample::*figure) {
+  std::vector<SoakSample> warm;
+  std::copy_if(samples.begin(), samples.end(), std::back_inserter(warm),
+               [](const SoakSample& sample) { return sample.warm; });
+  const bool one_life = warm.empty() || warm.front().life == warm.back().life;
+  std::map<uint64_t, SlopePart> by_number;
+  for (size_t i = 0; i < warm.size(); ++i) {
+    SlopePart& part = by_number[one_life ? i * kSlopePartsOfOneLife / warm.size() : warm[i].life];
+    part.hours += warm[i].seconds / 3600;
+    part.mean += static_cast<double>(warm[i].*figure);
+    ++part.samples;
+  }
+  size_t most = 0;
+  for (const auto& [number, part] : by_number) most = std::max(most, part.samples);
+  std::vector<SlopePart> out;
+  for (auto& [number, part] : by_number) {
+    if (2 * part.samples < most) continue;  // a life cut short: warmed up less than the others
+    part.hours /= static_cast<double>(part.samples);
+    part.mean /= static_cast<double>(part.samples);
+    out.push_back(part);
+  }
+  return out;
+}
+
 Value latency_value(const SoakOpReport& op) {
   const LatencyHistogram& latency = op.latency;
   return Value::Object{{"answered", latency.count()},
@@ -393,10 +434,16 @@ Value figure_value(const SoakReport& report, uint64_t SoakSample::*figure) {
   Value::Object out{{"max", most},
                     {"last", report.samples.empty() ? 0 : report.samples.back().*figure},
                     {"per_hour", nullptr},
-                    {"percent_per_hour", nullptr}};
+                    {"per_hour_error", nullptr},
+                    {"percent_per_hour", nullptr},
+                    {"percent_per_hour_error", nullptr},
+                    {"slope_parts", 0}};
   if (const auto slope = slope_of(report.samples, figure)) {
     out["per_hour"] = slope->per_hour;
+    out["per_hour_error"] = slope->error_per_hour;
     out["percent_per_hour"] = slope->percent_per_hour;
+    out["percent_per_hour_error"] = slope->error_percent_per_hour;
+    out["slope_parts"] = uint64_t{slope->parts};
   }
   return out;
 }
@@ -405,8 +452,11 @@ Value samples_value(const SoakReport& report) {
   Value::Array out;
   for (const SoakSample& sample : report.samples) {
     out.push_back(Value::Object{{"seconds", sample.seconds},
+                                {"life", sample.life},
                                 {"warm", sample.warm},
                                 {"resident_bytes", sample.resident_bytes},
+                                {"anonymous_bytes", sample.anonymous_bytes},
+                                {"mapped_bytes", sample.mapped_bytes},
                                 {"descriptors", sample.descriptors},
                                 {"disk_bytes", sample.disk_bytes}});
   }
@@ -437,22 +487,33 @@ double SoakReport::error_rate() const {
 
 std::optional<Slope> slope_of(const std::vector<SoakSample>& samples,
                               uint64_t SoakSample::*figure) {
-  double n = 0, sum_x = 0, sum_y = 0, sum_xx = 0, sum_xy = 0;
-  for (const SoakSample& sample : samples) {
-    if (!sample.warm) continue;
-    const double x = sample.seconds / 3600;
-    const auto y = static_cast<double>(sample.*figure);
-    n += 1;
-    sum_x += x;
-    sum_y += y;
-    sum_xx += x * x;
-    sum_xy += x * y;
+  const std::vector<SlopePart> parts = parts_of(samples, figure);
+  if (parts.size() < kSlopePartsMin) return std::nullopt;
+  const auto n = static_cast<double>(parts.size());
+  double mean_x = 0, mean_y = 0;
+  for (const SlopePart& part : parts) {
+    mean_x += part.hours / n;
+    mean_y += part.mean / n;
   }
-  const double spread = n * sum_xx - sum_x * sum_x;
-  if (n < static_cast<double>(kSlopeSamplesMin) || spread <= 0) return std::nullopt;
+  double sum_xx = 0, sum_xy = 0;
+  for (const SlopePart& part : parts) {
+    sum_xx += (part.hours - mean_x) * (part.hours - mean_x);
+    sum_xy += (part.hours - mean_x) * (part.mean - mean_y);
+  }
+  if (sum_xx <= 0) return std::nullopt;
   Slope out;
-  out.per_hour = (n * sum_xy - sum_x * sum_y) / spread;
-  if (sum_y > 0) out.percent_per_hour = out.per_hour / (sum_y / n) * 100;
+  out.parts = parts.size();
+  out.per_hour = sum_xy / sum_xx;
+  double sum_rest = 0;
+  for (const SlopePart& part : parts) {
+    const double rest = part.mean - mean_y - out.per_hour * (part.hours - mean_x);
+    sum_rest += rest * rest;
+  }
+  out.error_per_hour = std::sqrt(sum_rest / (n - 2) / sum_xx);
+  if (mean_y > 0) {
+    out.percent_per_hour = out.per_hour / mean_y * 100;
+    out.error_percent_per_hour = out.error_per_hour / mean_y * 100;
+  }
   return out;
 }
 
@@ -493,6 +554,8 @@ Value soak_value(const SoakReport& report, double error_rate_max) {
   out["slowest_start_ms"] = report.slowest_start_ms;
   out["operations"] = std::move(ops);
   out["resident_bytes"] = figure_value(report, &SoakSample::resident_bytes);
+  out["anonymous_bytes"] = figure_value(report, &SoakSample::anonymous_bytes);
+  out["mapped_bytes"] = figure_value(report, &SoakSample::mapped_bytes);
   out["descriptors"] = figure_value(report, &SoakSample::descriptors);
   out["disk_bytes"] = figure_value(report, &SoakSample::disk_bytes);
   out["samples"] = samples_value(report);

@@ -47,8 +47,10 @@ struct SoakOpReport {
 /// What the server used at one moment. Unknown figures are 0.
 struct SoakSample {
   double seconds = 0;
+  uint64_t life = 0;  // of the server: 0, and one more after each kill
   bool warm = false;  // long enough after a start for the slopes
   uint64_t resident_bytes = 0;
+  uint64_t anonymous_bytes = 0, mapped_bytes = 0;  // what they are
   uint64_t descriptors = 0;
   uint64_t disk_bytes = 0;
 };
@@ -74,11 +76,16 @@ struct SoakReport {
   double error_rate() const;
 };
 
-/// Change per hour of one figure of the warm samples, by least squares; nothing with too few of
-/// them.
+/// Change per hour of one figure, by least squares over the means of parts of the run, and its
+/// standard error, from how far they are from the line. A part is one life of the server, or with a
+/// single life a tenth of its warm samples. Single samples would give neither: they are not
+/// independent, and within a life memory rises as the heap warms up, which a kill takes back.
+/// Nothing with too few parts. The means of lives see growth that outlasts a restart, so a leak of
+/// the process itself is found by a run without kills.
 struct Slope {
-  double per_hour = 0;
-  double percent_per_hour = 0;  // of the mean
+  double per_hour = 0, error_per_hour = 0;
+  double percent_per_hour = 0, error_percent_per_hour = 0;  // of the mean
+  size_t parts = 0;
 };
 std::optional<Slope> slope_of(const std::vector<SoakSample>& samples, uint64_t SoakSample::*figure);
 
