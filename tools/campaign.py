@@ -72,8 +72,8 @@ STAGES = [
            "AIONBD_DAMAGE_INDEX_REBUILDS": "20"}),
     Stage("histories", 0.08, f"{RELEASE}/test/history_test",
           {"AIONBD_HISTORY_SEED": "{seed}", "AIONBD_HISTORY_OPS": "500000"}),
-    Stage("kill -9", 0.10, f"{RELEASE}/test/kill_loop {RELEASE}/aionbd --kills 250 --seed {{seed}}",
-          serial=True),
+    Stage("kill -9", 0.10, f"{RELEASE}/test/kill_loop {RELEASE}/aionbd --kills 250 "
+          "--points 100000 --seed {seed}", serial=True),
     Stage("kill at system calls", 0.02, "./dev syscalls", serial=True, once=True,
           needs="dev syscalls"),
     Stage("signals", 0.02, "./dev signals --rounds 100 --seed {seed}", serial=True),
@@ -88,7 +88,9 @@ FUZZ_SHARE = 0.07
 
 COUNTED = re.compile(r"^counted: (\d+) (.+)$", re.M)
 FUZZ_DONE = re.compile(r"^Done (\d+) runs in ", re.M)
-KILLED = re.compile(r"^(\d+) kills\b", re.M)
+# Told now and then, the sums so far: the last line counts. Only the kill loop knows where it hit.
+KILLED = re.compile(
+    r"^(\d+) kills\b(?: \((\d+) in recovery, (\d+) in a checkpoint or merge\))?", re.M)
 
 
 def fuzz_stages():
@@ -127,8 +129,11 @@ def counts_of(output):
         found[what] += int(count)
     for count in FUZZ_DONE.findall(output):
         found["inputs"] += int(count)
-    for count in KILLED.findall(output)[-1:]:  # told now and then, the sum so far
-        found["kills"] += int(count)
+    for kills in KILLED.findall(output)[-1:]:
+        for count, what in zip(kills, ("kills", "kills in recovery",
+                                       "kills in a checkpoint or merge")):
+            if count:
+                found[what] += int(count)
     return found
 
 
@@ -206,8 +211,7 @@ def write_report(folder, rows, arguments, seconds):
     (folder / "report.md").write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
     (folder / "report.json").write_text(
         json.dumps({"commit": commit(), "seconds": seconds,
-                    "rows": [dataclasses.asdict(row) for row in rows]}, indent=1),
-        encoding="utf-8")
+                    "rows": [vars(row) for row in rows]}, indent=1), encoding="utf-8")
     return failures
 
 
