@@ -140,7 +140,8 @@ struct RestoreReport {
 /// `dir` first, then takes its place in one step: a crash leaves what was there or the restored
 /// store. Errors: not_found; corruption: the backup is damaged or hostile; already_exists: `dir` is
 /// not empty and `replace` is off; in_use; failed_precondition: the file system cannot exchange
-/// directories, or `dir` is a mount point; storage_full, io_error; unavailable.
+/// directories, or `dir` is a mount point; storage_full: before anything is written, if the file
+/// system has fewer bytes free than the backup unpacks to; io_error; unavailable.
 Result<RestoreReport> restore_store(const std::string& from, const std::string& dir,
                                     const RestoreOptions& options = {},
                                     const StoreProgress& progress = {});

@@ -37,8 +37,8 @@ constexpr const char* kRestoreExamples =
 puts it in its place, in one step. With --replace the store that was there is set
 aside, not removed.
 
-Exit codes: 65 the backup is damaged (nothing was changed), 75 a server has the
-directory open.
+Exit codes: 65 the backup is damaged (nothing was changed), 74 there is not enough free
+space for what it unpacks to (nothing was written), 75 a server has the directory open.
 
 Examples:
   aionbd restore /backups/aionbd --data-dir ./data

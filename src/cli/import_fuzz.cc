@@ -32,6 +32,7 @@ class OneFile : public FileSystem {
   Result<std::unique_ptr<WritableFile>> open_for_append(const std::string&) override {
     return unused();
   }
+  Result<uint64_t> free_bytes(const std::string&) override { return unused(); }
   Result<std::string> read(const std::string&, uint64_t) override { return unused(); }
   Result<std::unique_ptr<MappedFile>> map(const std::string&) override { return unused(); }
   Status rename(const std::string&, const std::string&) override { return unused(); }

@@ -104,6 +104,22 @@ Status set_aside_whole_store(FileSystem* files, const std::string& fresh, const 
   return files->sync_dir(parent_of(dir));
 }
 
+/// Whether what a backup unpacks to fits into `dir`, which may be missing yet. Errors:
+/// storage_full; corruption.
+Status check_space(FileSystem* files, std::string dir, const Backup& backup) {
+  ASSIGN_OR_RETURN(const uint64_t needed, unpacked_bytes(backup));
+  Result<uint64_t> free = files->free_bytes(dir);
+  while (!free && free.error().code() == Code::kNotFound && parent_of(dir) != dir) {
+    dir = parent_of(dir);
+    free = files->free_bytes(dir);
+  }
+  RETURN_IF_ERROR(free.status());
+  if (needed <= *free) return {};
+  return storage_full("restoring backup " + std::to_string(backup.number) + " needs " +
+                      std::to_string(needed) + " bytes, the file system of '" + dir + "' has " +
+                      std::to_string(*free) + " free; nothing was restored");
+}
+
 Status swap_in(FileSystem* files, const std::string& fresh, const std::string& dir, Place place,
                RestoreReport& report) {
   if (place != Place::kTaken) {
@@ -186,14 +202,11 @@ Result<RestoreReport> restore_store_in(FileSystem* files, const std::string& fro
   const std::string fresh = target + std::string(kRestoringSuffix);
   RETURN_IF_ERROR(set_aside_whole_store(files, fresh, target));
   RETURN_IF_ERROR(clear_leftovers(files, fresh));
+  RETURN_IF_ERROR(check_space(files, parent_of(target), backup));
   RETURN_IF_ERROR(files->make_dirs(fresh));
   RestoreReport report;
   report.number = backup.number;
-  for (const BackupFile& file : backup.files) {
-    if (__builtin_add_overflow(report.bytes, file.raw_bytes, &report.bytes)) {
-      return corruption("backup is damaged: its sizes are impossible");
-    }
-  }
+  for (const BackupFile& file : backup.files) report.bytes += file.raw_bytes;
   const CopyProgress copied = [&](uint64_t done) {
     return !progress || progress(done, report.bytes);
   };

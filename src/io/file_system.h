@@ -98,6 +98,10 @@ class FileSystem {
   /// How many maps have failed so far, whoever made them. Cost: an atomic load.
   virtual uint64_t map_failures() const { return 0; }
   virtual Result<uint64_t> file_size(const std::string& path) = 0;
+  /// Bytes that files in `dir` may still take, as the file system tells a process without
+  /// privileges; UINT64_MAX when it does not tell. A hint: others write, too, files take whole
+  /// blocks, and a quota is not in it. Errors: not_found.
+  virtual Result<uint64_t> free_bytes(const std::string& dir) = 0;
 
   /// Replaces `to` by `from`, atomically for readers; durable after sync_dir. After a power cut
   /// before that, either name may be there, and unsynced content of `from` may be lost.

@@ -108,6 +108,11 @@ TEST_P(FileSystemContract, ListsSortedNames) {
   EXPECT_EQ(files_->list(dir_).value(), std::vector<std::string>{"a"});
 }
 
+TEST_P(FileSystemContract, FreeBytesAreOfADirectoryThatIsThere) {
+  EXPECT_GT(files_->free_bytes(dir_).value(), 0U);
+  EXPECT_EQ(files_->free_bytes(path("no")).status().code(), Code::kNotFound);
+}
+
 TEST_P(FileSystemContract, RenameReplaces) {
   put("old", "old");
   put("new", "new");

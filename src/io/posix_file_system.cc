@@ -11,6 +11,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -445,6 +446,19 @@ class PosixFileSystem final : public FileSystem {
     if (::lstat(path.c_str(), &info) != 0) return error_of("stat", path, errno);
     if (!S_ISREG(info.st_mode)) return io_error("not a regular file: '" + path + "'");
     return static_cast<uint64_t>(info.st_size);
+  }
+
+  Result<uint64_t> free_bytes(const std::string& dir) override {
+    struct statvfs info {};
+    if (retry_on_eintr([&] { return ::statvfs(dir.c_str(), &info); }) != 0) {
+      return error_of("look at the free space of", dir, errno);
+    }
+    // Network file systems that do not know say that they have no blocks at all.
+    uint64_t bytes = 0;
+    if (info.f_blocks == 0 || __builtin_mul_overflow(info.f_bavail, info.f_frsize, &bytes)) {
+      return UINT64_MAX;
+    }
+    return bytes;
   }
 
   Status rename(const std::string& from, const std::string& to) override {

@@ -55,6 +55,7 @@ std::string_view file_op_name(FileOp op) {
     case FileOp::kRead: return "read";
     case FileOp::kMap: return "map";
     case FileOp::kFileSize: return "file_size";
+    case FileOp::kFreeBytes: return "free_bytes";
     case FileOp::kRename: return "rename";
     case FileOp::kRemove: return "remove";
     case FileOp::kLock: return "lock";
@@ -73,7 +74,8 @@ bool is_mutation(FileOp op) {
     case FileOp::kOpenForAppend:
     case FileOp::kRead:
     case FileOp::kMap:
-    case FileOp::kFileSize: return false;
+    case FileOp::kFileSize:
+    case FileOp::kFreeBytes: return false;
     default: return true;
   }
 }
@@ -341,6 +343,13 @@ Result<uint64_t> SimFileSystem::file_size(const std::string& path) {
   const NodePtr node = find(path);
   if (node == nullptr) return missing(path);
   return node->current.size();
+}
+
+Result<uint64_t> SimFileSystem::free_bytes(const std::string& dir) {
+  if (auto fault = before(FileOp::kFreeBytes, dir)) return fault->error;
+  MutexLock lock(mutex_);
+  if (!dirs_.contains(dir)) return missing(dir);
+  return room();
 }
 
 Status SimFileSystem::rename(const std::string& from, const std::string& to) {

@@ -38,6 +38,7 @@ enum class FileOp : uint8_t {
   kRead,
   kMap,
   kFileSize,
+  kFreeBytes,
   kRename,
   kRemove,
   kLock,
@@ -161,6 +162,7 @@ class SimFileSystem final : public FileSystem {
   Result<std::string> read_at(const std::string& path, uint64_t offset, uint64_t size) override;
   Result<std::unique_ptr<MappedFile>> map(const std::string& path) override;
   Result<uint64_t> file_size(const std::string& path) override;
+  Result<uint64_t> free_bytes(const std::string& dir) override;
   Status rename(const std::string& from, const std::string& to) override;
   Status exchange(const std::string& a, const std::string& b) override;
   Status remove(const std::string& path) override;

@@ -165,7 +165,9 @@ TEST_F(SimTest, CapacityAndShortWrites) {
   auto file = files_.create("d/f").value();
   files_.set_capacity(5);
   EXPECT_TRUE(file->append(as_bytes_of("abc")).ok());
+  EXPECT_EQ(files_.free_bytes("d").value(), 2U);
   EXPECT_EQ(file->append(as_bytes_of("defg")).code(), Code::kStorageFull);
+  EXPECT_EQ(files_.free_bytes("d").value(), 0U);
   EXPECT_EQ(content(files_, "d/f"), "abcde");
   files_.set_capacity(100);
   files_.fail(FileOp::kAppend, "d/f", 2, FileFault{io_error("EIO"), 1}, true);

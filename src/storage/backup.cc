@@ -357,6 +357,16 @@ Result<BackupCounts> write_backup(FileSystem* files, const BackupSource& source,
   return counts;
 }
 
+Result<uint64_t> unpacked_bytes(const Backup& backup) {
+  uint64_t out = encode_manifest(backup.manifest).size();
+  for (const BackupFile& file : backup.files) {
+    if (__builtin_add_overflow(out, file.raw_bytes, &out)) {
+      return corruption("backup is damaged: its sizes are impossible");
+    }
+  }
+  return out;
+}
+
 Status unpack_backup(FileSystem* files, const std::string& dir, const Backup& backup,
                      const std::string& out, const CopyProgress& progress) {
   uint64_t done = 0;

@@ -98,6 +98,9 @@ Result<Backup> read_backup(FileSystem* files, const std::string& dir, uint64_t n
 Result<BackupCounts> write_backup(FileSystem* files, const BackupSource& source,
                                   const std::string& dir, int level, const CopyProgress& progress);
 
+/// Bytes that unpack_backup writes. Errors: corruption: its sizes are impossible.
+Result<uint64_t> unpacked_bytes(const Backup& backup);
+
 /// Writes the files of a backup into `out`, an existing directory, the manifest last, and syncs
 /// everything. Each byte is verified before it is written.
 /// Errors: corruption: the backup is damaged or lies; storage_full, io_error; unavailable.

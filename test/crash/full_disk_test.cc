@@ -14,6 +14,7 @@
 
 #include "base/rng.h"
 #include "engine/engine.h"
+#include "engine/store_backup.h"
 #include "io/sim_file_system.h"
 #include "test/model/history.h"
 
@@ -208,6 +209,30 @@ TEST_F(FullSimulatedDiskTest, WithoutAReserveDeletesAreRefusedToo) {
   files_.set_capacity(UINT64_MAX);
   upsert(200, 10, 3);
   remove(10, 5);
+  reopen();
+  expect_holds(*collection_, truth_);
+}
+
+TEST_F(FullSimulatedDiskTest, ARestoreThatDoesNotFitWritesNothing) {
+  ASSERT_TRUE(database_->backup("backups").has_value());
+  const Backup backup = read_backup(&files_, "backups", 1).value();
+  const uint64_t needed = unpacked_bytes(backup).value();
+  const auto restore = [this] { return restore_store_in(&files_, "backups", "a/b/c").status(); };
+  files_.set_capacity(files_.used_bytes() + needed - 1);
+  files_.start_trace();
+  const Status refused = restore();
+  EXPECT_TRUE(files_.take_trace().empty());
+  EXPECT_EQ(refused.code(), Code::kStorageFull);
+  for (const std::string& part :
+       {std::to_string(needed) + " bytes", std::to_string(needed - 1) + " free",
+        std::string("'.'")}) {  // the nearest folder that is there
+    EXPECT_NE(refused.message().find(part), std::string::npos) << refused.message();
+  }
+  files_.set_capacity(files_.used_bytes() + needed);
+  const Status done = restore();
+  ASSERT_TRUE(done.ok()) << done.to_string();
+  options_.data_dir = "a/b/c";
+  options_.disk_reserve_bytes = 0;
   reopen();
   expect_holds(*collection_, truth_);
 }
