@@ -55,7 +55,7 @@ class Database {
   /// another store's backups; in_use: another process makes a backup there; corruption: a file of
   /// the store or a backup in `to` is damaged; storage_full, io_error; unavailable: stopped by
   /// `progress` or by closing, or writes are refused after a failed sync.
-  virtual Result<BackupReport> backup(const std::string& to, int level = kBackupLevelDefault,
+  virtual Result<BackupReport> backup(const std::string& to, const BackupOptions& options = {},
                                       const StoreProgress& progress = {}) = 0;
 
   /// Counts `bytes` that the caller holds for its requests and answers against the memory budget,

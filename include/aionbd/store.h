@@ -107,19 +107,27 @@ struct BackupReport {
   uint64_t raw_bytes = 0;      // of the files in the store
   uint64_t packed_bytes = 0;   // of the files in the backup
   uint64_t written_bytes = 0;  // by this call
+  uint64_t removed = 0;        // older backups, by this call
+  uint64_t removed_bytes = 0;  // of files that no backup needs any more
 };
 
 /// zstd's own default is 3; above, vectors gain nothing and take longer.
 inline constexpr int kBackupLevelDefault = 3;
 
+struct BackupOptions {
+  int level = kBackupLevelDefault;  // of zstd, 1..19
+  uint64_t keep = 0;                // so many of the newest, this one included, stay; 0: all
+};
+
 /// Adds a backup of the closed store in `dir` to the backups in `to`, which is made if missing.
 /// Segment files an earlier backup stored are not stored again. Holds the store's lock meanwhile.
-/// A crash at any point leaves the backups that were there.
+/// Once it is complete, backups beyond `keep` are removed, and what no backup that stays needs. A
+/// crash at any point leaves the backups that were there, without some that were to be removed.
 /// Errors: in_use (of the store, or another backup runs); not_found; corruption: the store is
 /// damaged (verify it; what is damaged is not backed up), or a backup in `to` is;
 /// failed_precondition: `to` holds another store's backups; storage_full, io_error; unavailable.
 Result<BackupReport> backup_store(const std::string& dir, const std::string& to,
-                                  int level = kBackupLevelDefault,
+                                  const BackupOptions& options = {},
                                   const StoreProgress& progress = {});
 
 /// The backups in a directory, oldest first. Errors: not_found, corruption, io_error.

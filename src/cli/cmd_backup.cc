@@ -22,13 +22,17 @@ stored once, whichever backups need it: the second backup of a large store is sm
 Everything is packed with zstd and carries checksums; a damaged store is not backed
 up (65). A backup that was cut short leaves the earlier ones as they were.
 
+With --keep N all backups but the newest N are removed when the new one is complete,
+with every file that only they needed; a crash meanwhile leaves those N whole.
+
 With --url a running server makes it, in the directory that its setting
 AIONBD_BACKUP_DIR names, while it reads and writes: the backup holds one moment, with
-everything acknowledged before. With --data-dir the server must be stopped.
+everything acknowledged before; how many stay there, AIONBD_BACKUP_KEEP says. With
+--data-dir the server must be stopped.
 
 Examples:
   aionbd backup --url http://127.0.0.1:8080
-  aionbd backup --data-dir ./data --to /backups/aionbd
+  aionbd backup --data-dir ./data --to /backups/aionbd --keep 7
   aionbd restore /backups/aionbd --list
   aionbd restore /backups/aionbd --data-dir ./data)";
 
@@ -47,7 +51,7 @@ Examples:
 struct BackupFlags {
   std::string dir;
   std::string to;
-  int level = kBackupLevelDefault;
+  BackupOptions options;
   bool json = false;
   bool quiet = false;
   ServerFlags server;
@@ -67,6 +71,8 @@ Value value_of(const BackupReport& report) {
   out["raw_bytes"] = report.raw_bytes;
   out["packed_bytes"] = report.packed_bytes;
   out["written_bytes"] = report.written_bytes;
+  out["removed"] = report.removed;
+  out["removed_bytes"] = report.removed_bytes;
   return out;
 }
 
@@ -86,6 +92,10 @@ void print_report(const BackupFlags& flags, const BackupReport& report, std::str
              report.number, where, with_thousands(report.files),
              with_thousands(report.files_shared), human_bytes(report.written_bytes),
              human_bytes(report.raw_bytes), seconds);
+  if (report.removed > 0) {
+    fmt::print("older backups removed: {}, {} freed\n", with_thousands(report.removed),
+               human_bytes(report.removed_bytes));
+  }
 }
 
 /// The report in a server's answer. Errors: internal: it is no such answer.
@@ -100,7 +110,9 @@ Result<BackupReport> read_report(const std::string& body) {
                     answer["files_shared"].get(out.files_shared) == simdjson::SUCCESS &&
                     answer["raw_bytes"].get(out.raw_bytes) == simdjson::SUCCESS &&
                     answer["packed_bytes"].get(out.packed_bytes) == simdjson::SUCCESS &&
-                    answer["written_bytes"].get(out.written_bytes) == simdjson::SUCCESS;
+                    answer["written_bytes"].get(out.written_bytes) == simdjson::SUCCESS &&
+                    answer["removed"].get(out.removed) == simdjson::SUCCESS &&
+                    answer["removed_bytes"].get(out.removed_bytes) == simdjson::SUCCESS;
   if (!read) return internal_error("the server's answer is not a backup's: is it an older one?");
   return out;
 }
@@ -160,6 +172,10 @@ int run_online(const BackupFlags& flags) {
 
 int run_backup(const BackupFlags& flags) {
   if (flags.dir.empty() && flags.server.url_argument.given() && flags.to.empty()) {
+    if (flags.options.keep != 0) {
+      return exit_with("backup", invalid_argument("how many backups a server keeps, its setting "
+                                                  "AIONBD_BACKUP_KEEP says: leave --keep out"));
+    }
     return run_online(flags);
   }
   if (flags.dir.empty() || flags.to.empty()) {
@@ -167,7 +183,7 @@ int run_backup(const BackupFlags& flags) {
                      invalid_argument("give --data-dir and --to, or --url of a running server"));
   }
   StoreProgressBar bar(flags.quiet || flags.json);
-  const auto report = backup_store(flags.dir, flags.to, flags.level, bar.callback());
+  const auto report = backup_store(flags.dir, flags.to, flags.options, bar.callback());
   bar.clear();
   if (!report.has_value()) return exit_with("backup", report.error());
   print_report(flags, *report, flags.to, bar.seconds());
@@ -232,7 +248,12 @@ CommandRun declare_backup(Arguments args) {
   auto flags = std::make_shared<BackupFlags>();
   args.option("--data-dir", flags->dir, "Data directory of a stopped server");
   args.option("--to", flags->to, "Directory of backups; made if missing");
-  args.option("--zstd-level", flags->level, "1 fast .. 19 small").between(1, 19).show_default();
+  args.option("--zstd-level", flags->options.level, "1 fast .. 19 small")
+      .between(1, 19)
+      .show_default();
+  args.option("--keep", flags->options.keep,
+              "Newest backups that stay; the others are removed. All stay if not given")
+      .between(uint64_t{1}, uint64_t{UINT32_MAX});
   args.flag("--json", flags->json, "The report as one JSON object");
   args.flag("--quiet", flags->quiet, "No progress");
   flags->server.declare(args);

@@ -118,6 +118,17 @@ TEST_F(StoreCommandsTest, BackupAndRestore) {
   EXPECT_EQ(run({"restore", path("backups"), "--data-dir", path("new"), "--replace"}), kExitOk);
   EXPECT_TRUE(exists("new.replaced"));
   EXPECT_EQ(run({"restore", path("backups")}), kExitUsage);
+  EXPECT_EQ(
+      run({"backup", "--data-dir", path("data"), "--to", path("backups"), "--keep", "2", "--json"}),
+      kExitOk);
+  EXPECT_TRUE(says("\"number\":3")) << printed_;
+  EXPECT_TRUE(says("\"removed\":1,")) << printed_;
+  EXPECT_EQ(run({"backup", "--data-dir", path("data"), "--to", path("backups"), "--keep", "1"}),
+            kExitOk);
+  EXPECT_TRUE(says("older backups removed: 2, ")) << printed_;
+  EXPECT_EQ(run({"restore", path("backups"), "--number", "3", "--data-dir", path("gone")}),
+            kExitUsage);
+  EXPECT_EQ(run({"restore", path("backups"), "--data-dir", path("kept")}), kExitOk);
 }
 
 TEST_F(StoreCommandsTest, BackupWantsADirectoryOrAServer) {
@@ -125,6 +136,10 @@ TEST_F(StoreCommandsTest, BackupWantsADirectoryOrAServer) {
   EXPECT_EQ(run({"backup", "--data-dir", path("data")}), kExitUsage);
   EXPECT_EQ(run({"backup", "--to", path("out")}), kExitUsage);
   EXPECT_EQ(run({"backup", "--url", "no url"}), kExitUsage);
+  EXPECT_EQ(run({"backup", "--url", "http://127.0.0.1:1", "--keep", "3"}), kExitUsage);
+  EXPECT_TRUE(says("AIONBD_BACKUP_KEEP")) << printed_;
+  EXPECT_EQ(run({"backup", "--data-dir", path("data"), "--to", path("out"), "--keep", "0"}),
+            kExitUsage);
   EXPECT_EQ(run({"backup", "--url", "http://127.0.0.1:1", "--quiet"}), kExitIo);
 }
 

@@ -61,7 +61,7 @@ class Engine final : public Database {
   Result<std::shared_ptr<Collection>> collection(std::string_view name) const override;
   std::vector<CollectionInfo> list_collections() const override;
   Status checkpoint() override;
-  Result<BackupReport> backup(const std::string& to, int level,
+  Result<BackupReport> backup(const std::string& to, const BackupOptions& options,
                               const StoreProgress& progress) override;
   Result<AnswerMemory> hold_memory(uint64_t bytes) override;
   Health health() const override;
@@ -92,7 +92,8 @@ class Engine final : public Database {
   Status ready_to_write(Deadline deadline) const;
   Result<Ticket> log(std::string record, RecordEffect effect);
   void count_write();
-  Result<BackupReport> copy_cut(const std::string& to, int level, const StoreProgress& progress);
+  Result<BackupReport> copy_cut(const std::string& to, const BackupOptions& options,
+                                const StoreProgress& progress);
 
   const std::shared_ptr<EngineContext> context_;
   const std::unique_ptr<Pinning> pinning_;
@@ -375,7 +376,7 @@ Result<AnswerMemory> Engine::hold_memory(uint64_t bytes) {
 
 // ---- backup -------------------------------------------------------------------------------------
 
-Result<BackupReport> Engine::backup(const std::string& to, int level,
+Result<BackupReport> Engine::backup(const std::string& to, const BackupOptions& options,
                                     const StoreProgress& progress) {
   const CallScope call(*context_);
   RETURN_IF_ERROR(call.status());
@@ -389,17 +390,17 @@ Result<BackupReport> Engine::backup(const std::string& to, int level,
   metrics.backup_bytes.set(0);
   metrics.backup_bytes_done.set(0);
   metrics.backup_in_flight.set(1);
-  Result<BackupReport> done = copy_cut(to, level, progress);
+  Result<BackupReport> done = copy_cut(to, options, progress);
   metrics.backup_in_flight.set(0);
   (done.has_value() ? metrics.backup_success : metrics.backup_error).add();
   backing_up_.store(false);
   return done;
 }
 
-Result<BackupReport> Engine::copy_cut(const std::string& to, int level,
+Result<BackupReport> Engine::copy_cut(const std::string& to, const BackupOptions& options,
                                       const StoreProgress& progress) {
   ASSIGN_OR_RETURN(const std::shared_ptr<const BackupSource> source, maintenance_->cut());
-  return copy_to_backup(context_->files, *source, to, level, [&](uint64_t bytes, uint64_t total) {
+  return copy_to_backup(context_->files, *source, to, options, [&](uint64_t bytes, uint64_t total) {
     context_->metrics.backup_bytes.set(static_cast<int64_t>(total));
     context_->metrics.backup_bytes_done.set(static_cast<int64_t>(bytes));
     return !closing_.load() && (!progress || progress(bytes, total));

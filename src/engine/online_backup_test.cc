@@ -85,7 +85,7 @@ TEST_F(OnlineBackupTest, FilesOfTheMomentStayWhileTheyAreCopied) {
   for (uint64_t id = 0; id < 30; ++id) put(id, 1);
   const auto then = content_of(*collection_);
   uint64_t calls = 0, last_total = 0;
-  const auto report = database_->backup(kBackups, 3, [&](uint64_t done, uint64_t total) {
+  const auto report = database_->backup(kBackups, {}, [&](uint64_t done, uint64_t total) {
     // Everything is written anew, sealed and merged: nothing of what is being copied is live.
     ++calls;
     last_total = total;
@@ -124,12 +124,12 @@ TEST_F(OnlineBackupTest, HoldsTheLogOfAStoreWithoutSegmentsToo) {
 
 TEST_F(OnlineBackupTest, OneAtATimeAndOnlyOfWhatIsKept) {
   put(1, 1);
-  const auto report = database_->backup(kBackups, 3, [&](uint64_t, uint64_t) {
+  const auto report = database_->backup(kBackups, {}, [&](uint64_t, uint64_t) {
     EXPECT_EQ(database_->backup("elsewhere").status().code(), Code::kFailedPrecondition);
     return true;
   });
   EXPECT_TRUE(report.has_value());
-  const auto stopped = database_->backup(kBackups, 3, [](uint64_t, uint64_t) { return false; });
+  const auto stopped = database_->backup(kBackups, {}, [](uint64_t, uint64_t) { return false; });
   EXPECT_EQ(stopped.status().code(), Code::kUnavailable);
   EXPECT_EQ(list_store_backups_in(&files_, kBackups)->size(), 1U);
   DatabaseOptions options;
@@ -145,7 +145,7 @@ TEST_F(OnlineBackupTest, ClosingStopsItAndLeavesTheEarlierOnes) {
   std::atomic<bool> copying{false};
   Result<BackupReport> report = internal_error("not called");
   std::thread copier([&, database = database_.get()] {
-    report = database->backup(kBackups, 3, [&](uint64_t, uint64_t) {
+    report = database->backup(kBackups, {}, [&](uint64_t, uint64_t) {
       copying.store(true);
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
       return true;

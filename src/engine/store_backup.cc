@@ -34,8 +34,9 @@ std::string lock_path(const std::string& dir) {
 }
 
 BackupReport report_of(const BackupCounts& counts) {
-  return {counts.number,    counts.last_lsn,     counts.files,        counts.files_shared,
-          counts.raw_bytes, counts.packed_bytes, counts.written_bytes};
+  return {counts.number,        counts.last_lsn,  counts.files,
+          counts.files_shared,  counts.raw_bytes, counts.packed_bytes,
+          counts.written_bytes, counts.removed,   counts.removed_bytes};
 }
 
 /// What is to be copied of a store nobody has open. The torn tail of a log is left out, as a start
@@ -141,19 +142,19 @@ Status swap_in(FileSystem* files, const std::string& fresh, const std::string& d
 }  // namespace
 
 Result<BackupReport> copy_to_backup(FileSystem* files, const BackupSource& source,
-                                    const std::string& to, int level,
+                                    const std::string& to, const BackupOptions& options,
                                     const StoreProgress& progress) {
   uint64_t total = 0;
   for (const ManifestSegment& segment : source.manifest.segments) total += segment.file_bytes;
   for (const LogFile& log : source.logs) total += log.bytes;
   const CopyProgress copied = [&](uint64_t done) { return !progress || progress(done, total); };
-  ASSIGN_OR_RETURN(const BackupCounts counts,
-                   write_backup(files, source, without_slashes(to), level, copied));
+  ASSIGN_OR_RETURN(const BackupCounts counts, write_backup(files, source, without_slashes(to),
+                                                           options.level, options.keep, copied));
   return report_of(counts);
 }
 
 Result<BackupReport> backup_store_in(FileSystem* files, const std::string& dir,
-                                     const std::string& to, int level,
+                                     const std::string& to, const BackupOptions& options,
                                      const StoreProgress& progress) {
   ASSIGN_OR_RETURN(const StoreListing listing, list_store(files, dir));
   if (!listing.has_manifest) return not_found("there is no store in '" + dir + "'");
@@ -161,7 +162,7 @@ Result<BackupReport> backup_store_in(FileSystem* files, const std::string& dir,
   // Listed again: a server may have been there until a moment ago.
   ASSIGN_OR_RETURN(const StoreListing locked, list_store(files, dir));
   ASSIGN_OR_RETURN(const BackupSource source, source_of(files, dir, locked));
-  return copy_to_backup(files, source, to, level, progress);
+  return copy_to_backup(files, source, to, options, progress);
 }
 
 Result<std::vector<BackupReport>> list_store_backups_in(FileSystem* files,
@@ -230,9 +231,9 @@ Result<RestoreReport> restore_store_in(FileSystem* files, const std::string& fro
   return report;
 }
 
-Result<BackupReport> backup_store(const std::string& dir, const std::string& to, int level,
-                                  const StoreProgress& progress) {
-  return backup_store_in(&posix_file_system(), dir, to, level, progress);
+Result<BackupReport> backup_store(const std::string& dir, const std::string& to,
+                                  const BackupOptions& options, const StoreProgress& progress) {
+  return backup_store_in(&posix_file_system(), dir, to, options, progress);
 }
 
 Result<std::vector<BackupReport>> list_store_backups(const std::string& from) {

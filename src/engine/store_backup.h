@@ -14,12 +14,12 @@ namespace aionbd {
 /// Copies `source`, whose files must not change or go meanwhile. Errors: as backup_store, but for
 /// those of finding the source.
 Result<BackupReport> copy_to_backup(FileSystem* files, const BackupSource& source,
-                                    const std::string& to, int level,
+                                    const std::string& to, const BackupOptions& options,
                                     const StoreProgress& progress);
 
 /// As the calls without "_in" (aionbd/store.h).
 Result<BackupReport> backup_store_in(FileSystem* files, const std::string& dir,
-                                     const std::string& to, int level = kBackupLevelDefault,
+                                     const std::string& to, const BackupOptions& options = {},
                                      const StoreProgress& progress = {});
 Result<std::vector<BackupReport>> list_store_backups_in(FileSystem* files, const std::string& from);
 Result<RestoreReport> restore_store_in(FileSystem* files, const std::string& from,

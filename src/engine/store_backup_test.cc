@@ -83,6 +83,50 @@ TEST_F(StoreBackupTest, SecondBackupStoresOnlyWhatIsNew) {
   EXPECT_EQ(list->size(), 2u);
 }
 
+TEST_F(StoreBackupTest, KeepsTheNewestAndWhatTheyNeed) {
+  BackupOptions options;
+  options.keep = 2;
+  EXPECT_EQ(backup_store(dir_, backups_, options)->removed, 0u);
+  const std::string foreign[] = {backups_ + "/notes.zst", backups_ + "/seg-1-2-3.zst",
+                                 backups_ + "/BACKUP-x"};
+  for (const std::string& path : foreign) std::ofstream(path) << "mine";
+  const auto change = [this](uint64_t first) {
+    const auto database = Database::open(options_for(dir_)).value();
+    const auto collection = database->collection("docs").value();
+    EXPECT_TRUE(collection->upsert(docs(first, 10, 3)).has_value());
+    EXPECT_TRUE(collection->optimize().ok());
+  };
+  change(9000);
+  const StoreContent second = content_of(dir_);
+  EXPECT_EQ(backup_store(dir_, backups_, options)->removed, 0u);
+  change(9100);
+  const StoreContent third = content_of(dir_);
+  // What a backup that was cut short may leave.
+  const std::string cut_short =
+      backups_ + "/log-" + std::string(15, '0') + "9-" + std::string(16, '0') + ".zst.tmp";
+  std::ofstream(cut_short) << "torn";
+  const auto report = backup_store(dir_, backups_, options);
+  ASSERT_TRUE(report.has_value()) << report.status().to_string();
+  EXPECT_EQ(report->number, 3u);
+  EXPECT_EQ(report->removed, 1u);
+  EXPECT_GT(report->removed_bytes, 1000u);
+  EXPECT_FALSE(std::filesystem::exists(cut_short));
+  for (const std::string& path : foreign) EXPECT_TRUE(std::filesystem::exists(path)) << path;
+  const auto list = list_store_backups(backups_);
+  ASSERT_TRUE(list.has_value());
+  ASSERT_EQ(list->size(), 2u);
+  RestoreOptions restoring;
+  for (const auto& [number, content] : {std::pair(2, second), std::pair(3, third)}) {
+    restoring.number = number;
+    const auto restored = restore(restoring);
+    ASSERT_TRUE(restored.ok()) << restored.to_string();
+    EXPECT_EQ(content_of(restored_), content);
+    restoring.replace = true;
+  }
+  restoring.number = 1;
+  EXPECT_EQ(restore(restoring).code(), Code::kNotFound);
+}
+
 TEST_F(StoreBackupTest, RefusesWhatItMustNotTouch) {
   backup();
   std::filesystem::create_directories(restored_);
@@ -103,7 +147,7 @@ TEST_F(StoreBackupTest, RefusesWhatItMustNotTouch) {
   fill(other);
   EXPECT_EQ(backup_store(other, backups_).status().code(), Code::kFailedPrecondition);
   const auto stopped =
-      backup_store(dir_, root_ + "/stopped", 3, [](uint64_t, uint64_t) { return false; });
+      backup_store(dir_, root_ + "/stopped", {}, [](uint64_t, uint64_t) { return false; });
   EXPECT_EQ(stopped.status().code(), Code::kUnavailable);
   EXPECT_TRUE(list_store_backups(root_ + "/stopped")->empty());
 }

@@ -269,7 +269,8 @@ class FakeDatabase : public Database {
     return out;
   }
   Status checkpoint() override { return {}; }
-  Result<BackupReport> backup(const std::string&, int, const StoreProgress&) override {
+  Result<BackupReport> backup(const std::string&, const BackupOptions&,
+                              const StoreProgress&) override {
     return failed_precondition("nothing is kept on the disk");
   }
   Health health() const override { return {}; }

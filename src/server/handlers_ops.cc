@@ -82,17 +82,20 @@ Status handle_backup(Call& call) {
     return failed_precondition("this server has no directory of backups: set AIONBD_BACKUP_DIR");
   }
   ASSIGN_OR_RETURN(Database * database, call.server.require_database());
+  BackupOptions options;
+  options.keep = call.server.settings().backup_keep;
   const auto report = database->backup(
-      dir, kBackupLevelDefault, [&call](uint64_t, uint64_t) { return !call.server.stopping(); });
+      dir, options, [&call](uint64_t, uint64_t) { return !call.server.stopping(); });
   if (!report.has_value()) {
     call.server.logger().error("server: backup failed error=\"" + report.error().to_string() +
                                "\"");
     return public_backup_error(report.error());
   }
   call.server.logger().info(fmt::format(
-      "server: backup made number={} last_lsn={} files={} files_shared={} written_bytes={}",
-      report->number, report->last_lsn, report->files, report->files_shared,
-      report->written_bytes));
+      "server: backup made number={} last_lsn={} files={} files_shared={} written_bytes={} "
+      "removed={} removed_bytes={}",
+      report->number, report->last_lsn, report->files, report->files_shared, report->written_bytes,
+      report->removed, report->removed_bytes));
   call.response.body = encode_backup(*report);
   return {};
 }

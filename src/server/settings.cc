@@ -29,6 +29,8 @@ constexpr auto kRows = std::to_array<SettingRow>({
      "Directory of the data; made if missing. One process at a time."},
     {"backup_dir", &S::backup_dir, "", 0, 0, "",
      "Directory that POST /backup adds backups to, outside data_dir; made if missing. Empty: off."},
+    {"backup_keep", &S::backup_keep, "0", 0, UINT32_MAX, "backups",
+     "Newest ones that POST /backup leaves in backup_dir; it removes the others. 0: all stay."},
     {"max_dimension", &S::max_dimension, "4096", 1, kDimensionCeiling, "values",
      "Largest dimension of a collection."},
     {"max_points_per_collection", &S::max_points_per_collection, "1000000", 1, UINT32_MAX, "points",

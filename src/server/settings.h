@@ -23,6 +23,7 @@ struct Settings {
   std::string bind;
   std::string data_dir;
   std::string backup_dir;
+  uint64_t backup_keep = 0;
   uint64_t max_dimension = 0;
   uint64_t max_points_per_collection = 0;
   uint64_t memory_budget_mb = 0;

@@ -1001,6 +1001,8 @@ std::string encode_backup(const BackupReport& report) {
   writer.key("raw_bytes").number(report.raw_bytes);
   writer.key("packed_bytes").number(report.packed_bytes);
   writer.key("written_bytes").number(report.written_bytes);
+  writer.key("removed").number(report.removed);
+  writer.key("removed_bytes").number(report.removed_bytes);
   writer.end_object();
   return out;
 }

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -264,6 +265,77 @@ Result<std::map<std::string, BackupFile>> stored_segments(FileSystem* files, con
   return out;
 }
 
+/// Gives a backup whose files are there its name.
+Status publish_backup(FileSystem* files, const std::string& dir, const Backup& backup) {
+  // What the manifest names is durable before it is.
+  RETURN_IF_ERROR(files->sync_dir(dir));
+  const std::string path = dir + "/" + backup_name(backup.number);
+  const std::string temp = path + std::string(kTempSuffix);
+  const std::string bytes = encode_backup(backup);
+  RETURN_IF_ERROR(decode_backup(as_bytes_of(bytes), backup.number, path).status());
+  {
+    ASSIGN_OR_RETURN(auto file, files->create(temp));
+    RETURN_IF_ERROR(file->append(as_bytes_of(bytes)));
+    RETURN_IF_ERROR(file->sync());
+  }
+  RETURN_IF_ERROR(files->rename(temp, path));
+  return files->sync_dir(dir);
+}
+
+// ---- Removing -----------------------------------------------------------------------------------
+
+/// Whether `name` is `prefix`, so many numbers with "-" between them, and `suffix`.
+bool is_made_of(std::string_view name, std::string_view prefix, size_t numbers,
+                std::string_view suffix) {
+  constexpr size_t kDigits = 16;
+  if (name.size() != prefix.size() + numbers * (kDigits + 1) - 1 + suffix.size() ||
+      !name.starts_with(prefix) || !name.ends_with(suffix)) {
+    return false;
+  }
+  for (size_t i = 0; i < numbers; ++i) {
+    const size_t at = prefix.size() + i * (kDigits + 1);
+    if (i > 0 && name[at - 1] != '-') return false;
+    if (!parse_hex16(name.substr(at, kDigits))) return false;
+  }
+  return true;
+}
+
+/// Whether a file can only be ours: packed, or never finished.
+bool is_packed_or_temporary(std::string_view name) {
+  const bool temporary = name.ends_with(kTempSuffix);
+  if (temporary) name.remove_suffix(kTempSuffix.size());
+  return is_made_of(name, "seg-", 3, ".zst") || is_made_of(name, "log-", 2, ".zst") ||
+         (temporary && is_made_of(name, kBackupPrefix, 1, ""));
+}
+
+/// Removes all backups but the newest `keep`, then what no other names. REQUIRES: the directory's
+/// lock is held.
+Status remove_older(FileSystem* files, const std::string& dir, uint64_t keep,
+                    BackupCounts& counts) {
+  ASSIGN_OR_RETURN(const std::vector<uint64_t> numbers, list_backups(files, dir));
+  const size_t older = numbers.size() - std::min<uint64_t>(keep, numbers.size());
+  std::set<std::string, std::less<>> named;
+  for (size_t i = older; i < numbers.size(); ++i) {
+    ASSIGN_OR_RETURN(const Backup kept, read_backup(files, dir, numbers[i]));
+    for (const BackupFile& file : kept.files) named.insert(object_name(kept, file));
+  }
+  for (size_t i = 0; i < older; ++i) {
+    RETURN_IF_ERROR(files->remove(dir + "/" + backup_name(numbers[i])));
+    ++counts.removed;
+  }
+  // Should one of these manifests come back after a power cut, its files must be there still.
+  RETURN_IF_ERROR(files->sync_dir(dir));
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, files->list(dir));
+  for (const std::string& name : names) {
+    if (!is_packed_or_temporary(name) || named.contains(name)) continue;
+    const std::string path = dir + "/" + name;
+    ASSIGN_OR_RETURN(const uint64_t bytes, files->file_size(path));
+    RETURN_IF_ERROR(files->remove(path));
+    counts.removed_bytes += bytes;
+  }
+  return files->sync_dir(dir);
+}
+
 }  // namespace
 
 // ---- Front door ---------------------------------------------------------------------------------
@@ -290,7 +362,8 @@ Result<Backup> read_backup(FileSystem* files, const std::string& dir, uint64_t n
 }
 
 Result<BackupCounts> write_backup(FileSystem* files, const BackupSource& source,
-                                  const std::string& dir, int level, const CopyProgress& progress) {
+                                  const std::string& dir, int level, uint64_t keep,
+                                  const CopyProgress& progress) {
   RETURN_IF_ERROR(files->make_dirs(dir));
   ASSIGN_OR_RETURN(const auto lock, files->lock(dir + "/" + std::string(kLockName)));
   ASSIGN_OR_RETURN(const std::vector<uint64_t> earlier, list_backups(files, dir));
@@ -341,20 +414,12 @@ Result<BackupCounts> write_backup(FileSystem* files, const BackupSource& source,
     }
     counts.packed_bytes += file.packed_bytes;
   }
-  // What the manifest names is durable before it is.
-  RETURN_IF_ERROR(files->sync_dir(dir));
-  const std::string path = dir + "/" + backup_name(backup.number);
-  const std::string temp = path + std::string(kTempSuffix);
-  const std::string bytes = encode_backup(backup);
-  RETURN_IF_ERROR(decode_backup(as_bytes_of(bytes), backup.number, path).status());
-  {
-    ASSIGN_OR_RETURN(auto file, files->create(temp));
-    RETURN_IF_ERROR(file->append(as_bytes_of(bytes)));
-    RETURN_IF_ERROR(file->sync());
-  }
-  RETURN_IF_ERROR(files->rename(temp, path));
-  RETURN_IF_ERROR(files->sync_dir(dir));
-  return counts;
+  RETURN_IF_ERROR(publish_backup(files, dir, backup));
+  if (keep == 0) return counts;
+  const Status removed = remove_older(files, dir, keep, counts);
+  if (removed.ok()) return counts;
+  return removed.with_context("backup " + std::to_string(backup.number) +
+                              " was made, but older ones could not be removed");
 }
 
 Result<uint64_t> unpacked_bytes(const Backup& backup) {

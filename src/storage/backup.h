@@ -79,6 +79,8 @@ struct BackupCounts {
   uint64_t raw_bytes = 0;
   uint64_t packed_bytes = 0;   // of all its files
   uint64_t written_bytes = 0;  // by this backup
+  uint64_t removed = 0;        // older backups
+  uint64_t removed_bytes = 0;  // of files that no backup names
 };
 
 /// Told after each chunk how many bytes of the store are done; false stops with unavailable.
@@ -92,11 +94,14 @@ Result<Backup> read_backup(FileSystem* files, const std::string& dir, uint64_t n
 
 /// Adds a backup to `dir`, which is made if missing. Every segment is verified as it is copied:
 /// what is damaged is not backed up. A crash leaves the backups that were there, and files the next
-/// backup replaces. `level`: of zstd, 1..19.
-/// Errors: corruption (of the source, or `dir` holds another store's backups); in_use (another
-/// backup is being made there); storage_full, io_error; unavailable.
+/// backup replaces. `level`: of zstd, 1..19. Then all but the newest `keep` are removed (0: none):
+/// first their manifests, durably, then every file that no manifest names any more, those of
+/// backups that were cut short among them. A crash leaves every backup whose manifest is there
+/// whole. Errors: corruption (of the source, or `dir` holds another store's backups); in_use
+/// (another backup is being made there); storage_full, io_error; unavailable.
 Result<BackupCounts> write_backup(FileSystem* files, const BackupSource& source,
-                                  const std::string& dir, int level, const CopyProgress& progress);
+                                  const std::string& dir, int level, uint64_t keep,
+                                  const CopyProgress& progress);
 
 /// Bytes that unpack_backup writes. Errors: corruption: its sizes are impossible.
 Result<uint64_t> unpacked_bytes(const Backup& backup);

@@ -10,12 +10,14 @@
 #include <cstdlib>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 
 #include "engine/engine.h"
 #include "engine/store_backup.h"
 #include "engine/store_verify.h"
 #include "io/sim_file_system.h"
+#include "storage/backup.h"
 
 namespace aionbd {
 namespace {
@@ -123,8 +125,31 @@ class BackupCrashTest : public testing::Test {
     }
   }
 
-  Status backup(SimFileSystem& files) const {
-    return backup_store_in(&files, kStore, kBackups).status();
+  Status backup(SimFileSystem& files, uint64_t keep = 0) const {
+    BackupOptions options;
+    options.keep = keep;
+    return backup_store_in(&files, kStore, kBackups, options).status();
+  }
+  /// The names in the backup directory that no backup there needs.
+  static std::vector<std::string> leftovers(SimFileSystem& files) {
+    const std::string dir = kBackups;
+    std::set<std::string> needed = {"LOCK"};
+    for (const uint64_t number : list_backups(&files, dir).value()) {
+      needed.insert("BACKUP-" + hex16(number));
+      const Backup backup = read_backup(&files, dir, number).value();
+      const std::string store = hex16(backup.manifest.store_id);
+      for (const ManifestSegment& segment : backup.manifest.segments) {
+        needed.insert("seg-" + store + "-" + hex16(segment.id) + "-" +
+                      hex16(segment.trailer_checksum) + ".zst");
+      }
+      for (const BackupFile& file : backup.files) {
+        if (file.kind != BackupKind::kLog) continue;
+        needed.insert("log-" + hex16(number) + "-" + hex16(file.id) + ".zst");
+      }
+    }
+    std::vector<std::string> out = files.list(dir).value();
+    std::erase_if(out, [&](const std::string& name) { return needed.contains(name); });
+    return out;
   }
 
   // ---- Restore ----
@@ -181,6 +206,42 @@ TEST_F(BackupCrashTest, BackupLeavesTheEarlierOnesOrOneMore) {
     contents_.pop_back();
   });
   check_backups(files_, 2, "at the end");
+  RecordProperty("images", static_cast<int>(images_));
+  EXPECT_GT(images_, 8U * 10U);
+}
+
+// The second and the third of three backups stay, whole, wherever the power goes while the third is
+// made and the first removed; and the next backup removes what was left lying about.
+TEST_F(BackupCrashTest, RemovingOlderBackupsLeavesTheOthersWhole) {
+  constexpr uint64_t kKeep = 2;
+  const auto add = [this](float value) {
+    fill(value);
+    contents_.push_back(content_of(files_, kStore).value());
+  };
+  for (const float value : {1.0F, 2.0F}) {
+    add(value);
+    ASSERT_TRUE(backup(files_).ok());
+    // All that the next one holds is sealed anew, so that files of this one go with it.
+    const auto database = open_database(options_for(kStore), {&files_, &clock_}).value();
+    ASSERT_TRUE(database->collection("c").value()->optimize().ok());
+  }
+  add(3);
+  const auto work = [this](SimFileSystem& files) { return backup(files, kKeep); };
+  cut_everywhere(files_, "keep", 1, work, [&](SimFileSystem& image, const std::string& where) {
+    check_backups(image, kKeep, where);
+    contents_.push_back(contents_.back());  // should the third have been complete already
+    cut_everywhere(image, where, depth_two_share(), work,
+                   [&](SimFileSystem& second, const std::string& place) {
+                     check_backups(second, kKeep, place);
+                   });
+    check_backups(image, kKeep, where + ", again");
+    ASSERT_EQ(list_backups(&image, kBackups)->size(), kKeep) << where;
+    ASSERT_EQ(leftovers(image), std::vector<std::string>()) << where;
+    contents_.pop_back();
+  });
+  EXPECT_EQ(list_backups(&files_, kBackups).value(), (std::vector<uint64_t>{2, 3}));
+  EXPECT_EQ(leftovers(files_), std::vector<std::string>());
+  check_backups(files_, kKeep, "at the end");
   RecordProperty("images", static_cast<int>(images_));
   EXPECT_GT(images_, 8U * 10U);
 }
@@ -246,7 +307,7 @@ TEST_F(BackupCrashTest, OnlineBackupLeavesTheStoreAndTheEarlierOnes) {
     const auto collection = database->collection("c").value();
     return database
         ->backup(
-            kBackups, 3,
+            kBackups, {},
             [&](uint64_t, uint64_t) {
               // The same values, sealed anew: the store stays what it is.
               for (uint64_t id = 0; id < 4; ++id) {

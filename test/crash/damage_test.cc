@@ -260,7 +260,7 @@ void back_up(SmallStore& store) {
   source.logs = scan.files;
   source.logs.back().bytes = scan.end_offset;
   source.last_lsn = scan.last_lsn;
-  ASSERT_TRUE(write_backup(&store.files, source, kBackups, 3, {}).has_value());
+  ASSERT_TRUE(write_backup(&store.files, source, kBackups, 3, 0, {}).has_value());
 }
 
 std::map<std::string, std::string> contents(SimFileSystem& files, const std::string& dir) {

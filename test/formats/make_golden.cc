@@ -63,7 +63,7 @@ void make(const std::string& out) {
   fs::create_directories(out);
   replay(out + "/store", golden_history(), [](Database&) {});
   replay(out + "/indexed", golden_indexed_history(), build_indexes);
-  must(backup_store(out + "/indexed", out + "/backup", 19).status());
+  must(backup_store(out + "/indexed", out + "/backup", {.level = 19, .keep = 0}).status());
   fs::remove_all(out + "/indexed");
   fs::copy(out + "/store", out + "/future");
   make_future(out + "/future/MANIFEST");
