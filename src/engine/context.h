@@ -43,8 +43,9 @@ struct EngineContext {
   std::function<void()> index_wanted = [] {};      // an index may be missing now
   std::function<void()> segments_changed = [] {};  // of any collection
   std::function<void()> look_at_memory = [] {};    // bytes of files may have become resident
-  std::function<void()> wait_for_job = [] {};      // until no checkpoint or merge is in progress
-  std::function<void()> audit_wanted = [] {};      // a query was kept that was not audited yet
+  std::function<void()> wait_for_job = [] {
+  };  // until no checkpoint, merge or index file is being written
+  std::function<void()> audit_wanted = [] {};  // a query was kept that was not audited yet
 
   // Own synchronisation.
   MemoryBudget budget;
@@ -81,6 +82,9 @@ struct EngineContext {
     closed = true;
     while (calls > 0) idle.wait(mutex);
   }
+
+  /// Held while an index file is written.
+  Mutex index_file_mutex;
 
   Mutex mutex;
   CondVar idle;

@@ -190,7 +190,10 @@ Status Engine::recover() {
       context_, [this] { return all(); }, context_->storage->replay_after());
   // Notices: what is done for them is done again soon, and they come when a write is done already.
   context_->after_write = [this] { as_memory_allows([this] { maintenance_->after_write(); }); };
-  context_->wait_for_job = [this] { maintenance_->wait_for_job(); };
+  context_->wait_for_job = [this] {
+    maintenance_->wait_for_job();
+    MutexLock written(context_->index_file_mutex);
+  };
   keeper_ = std::make_unique<IndexKeeper>(
       context_, [this] { return all(); }, *maintenance_, *pinning_);
   context_->index_wanted = [this] { keeper_->wake(); };

@@ -1,6 +1,7 @@
 #include "engine/index_build.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "engine/index_file.h"
 #include "engine/pinning.h"
@@ -60,6 +61,20 @@ Result<SegmentIndexes::Entry> entry_of(std::shared_ptr<SegmentFile> file,
   return SegmentIndexes::Entry{std::move(file), std::move(index), std::move(lists)};
 }
 
+/// Writes an index file of about `bytes`. On a full disk it leaves nothing behind: what the reserve
+/// gave is for deletes, and one that met this file waits for its end.
+Result<std::shared_ptr<SegmentFile>> write_index_file(
+    EngineContext& context, uint64_t bytes, const std::function<Status(SegmentWriter&)>& fill) {
+  MutexLock lock(context.index_file_mutex);
+  RETURN_IF_ERROR(context.storage->admit_growth());
+  ASSIGN_OR_RETURN(const std::unique_ptr<SegmentWriter> writer,
+                   context.storage->new_segment(context.new_segment_id(), bytes));
+  RETURN_IF_ERROR(fill(*writer));
+  // Its space was taken before: if the reserve is whole now, none of it is the reserve's.
+  RETURN_IF_ERROR(context.storage->admit_growth());
+  return writer->finish();
+}
+
 Result<std::shared_ptr<SegmentFile>> write_vector_index(EngineContext& context,
                                                         const SealedSegment& segment, Metric metric,
                                                         const Cancelled& cancelled) {
@@ -69,14 +84,17 @@ Result<std::shared_ptr<SegmentFile>> write_vector_index(EngineContext& context,
                    build_index(rows, metric, segment.id(), context.pool.get(), cancelled,
                                build_memory_max(context.budget.limit())));
   if (segment.failed()) return corruption("a segment to index cannot be read");
-  ASSIGN_OR_RETURN(const std::unique_ptr<SegmentWriter> writer,
-                   context.storage->new_segment(context.new_segment_id()));
-  const Status written = built.write([&](IndexPart part, Bytes bytes) -> Status {
-    RETURN_IF_ERROR(writer->begin_section(index_tag(part)));
-    return writer->append(bytes);
+  uint64_t bytes = 0;
+  RETURN_IF_ERROR(built.write([&bytes](IndexPart, Bytes part) -> Status {
+    bytes += part.size();
+    return {};
+  }));
+  return write_index_file(context, bytes, [&built](SegmentWriter& writer) {
+    return built.write([&writer](IndexPart part, Bytes section) -> Status {
+      RETURN_IF_ERROR(writer.begin_section(index_tag(part)));
+      return writer.append(section);
+    });
   });
-  RETURN_IF_ERROR(written);
-  return writer->finish();
 }
 
 }  // namespace
@@ -126,11 +144,12 @@ Result<SegmentIndexes::Fields> build_field_index(EngineContext& context,
   }
   if (segment.failed()) return corruption("a segment to index cannot be read");
   const std::string bytes = std::move(builder).finish();
-  ASSIGN_OR_RETURN(const std::unique_ptr<SegmentWriter> writer,
-                   context.storage->new_segment(context.new_segment_id()));
-  RETURN_IF_ERROR(writer->begin_section(kTagFields));
-  RETURN_IF_ERROR(writer->append(as_bytes_of(bytes)));
-  ASSIGN_OR_RETURN(std::shared_ptr<SegmentFile> file, writer->finish());
+  ASSIGN_OR_RETURN(
+      std::shared_ptr<SegmentFile> file,
+      write_index_file(context, bytes.size(), [&bytes](SegmentWriter& writer) -> Status {
+        RETURN_IF_ERROR(writer.begin_section(kTagFields));
+        return writer.append(as_bytes_of(bytes));
+      }));
   ASSIGN_OR_RETURN(FieldIndex index, open_field_index(*file, segment.rows_count()));
   return SegmentIndexes::Fields{std::move(file), std::move(index)};
 }

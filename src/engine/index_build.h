@@ -9,7 +9,8 @@ namespace aionbd {
 
 /// Builds the index of a segment for a metric and opens it; its file is garbage until the catalog
 /// names it. Errors: corruption of a row; failed_precondition when the rows do not suit an index;
-/// unavailable when cancelled; io_error, storage_full. Cost: that of build_index.
+/// unavailable when cancelled; io_error; storage_full, also where it would fit into the disk's
+/// reserve: an index only adds. Cost: that of build_index.
 Result<SegmentIndexes::Entry> build_vector_index(EngineContext& context,
                                                  const SealedSegment& segment, Metric metric,
                                                  const Cancelled& cancelled);

@@ -410,6 +410,7 @@ Result<SegmentIndexes::Entry> IndexKeeper::build_vector(StoredCollection& collec
                                                         const SealedSegment& segment,
                                                         Metric metric) {
   RETURN_IF_ERROR(context_->storage->health());
+  RETURN_IF_ERROR(context_->storage->admit_growth());  // in vain on a disk that is full
   ASSIGN_OR_RETURN(const Pinning::Build room, room_for_build(segment));
   Result<SegmentIndexes::Entry> made =
       build_vector_index(*context_, segment, metric, cancelled_for(collection));
@@ -457,20 +458,27 @@ Result<std::vector<CataloguedIndex>> IndexKeeper::build_all_of(StoredCollection&
       segment.attach(metric, std::move(*entry));
       continue;
     }
-    // Where there is no memory, or the rows do not suit one, the merge is worth having without.
-    RETURN_IF_ERROR(note_failure(collection, segment.id(), metric, entry.error()));
+    // Where there is no memory or no space, or the rows do not suit one, the merge is worth having
+    // without.
+    const Status why = note_failure(collection, segment.id(), metric, entry.error());
+    if (why.code() != Code::kStorageFull) RETURN_IF_ERROR(why);
   }
   if (!collection.wants_fields() || !segment.has_payloads()) return out;
-  ASSIGN_OR_RETURN(SegmentIndexes::Fields fields,
-                   build_field_index(*context_, segment, cancelled_for(collection)));
-  out.push_back({segment.id(), IndexKind::kFields, Metric::kDot, fields.file->id()});
-  segment.attach(std::move(fields));
+  Result<SegmentIndexes::Fields> fields =
+      build_field_index(*context_, segment, cancelled_for(collection));
+  if (fields) {
+    out.push_back({segment.id(), IndexKind::kFields, Metric::kDot, fields->file->id()});
+    segment.attach(std::move(*fields));
+  } else if (fields.error().code() != Code::kStorageFull) {
+    return fields.error();
+  }
   return out;
 }
 
 Status IndexKeeper::merge(StoredCollection& collection, const Job& job) {
   ASSIGN_OR_RETURN(const Maintenance::Merge merge,
                    maintenance_.begin_merge(collection, job.inputs));
+  if (merge.published) return {};
   std::vector<CataloguedIndex> indexes;
   if (merge.merged != nullptr) {
     if (context_->budget.limit() != 0) merge.merged->set_residency(Residency::kNothing);

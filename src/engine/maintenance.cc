@@ -469,9 +469,16 @@ Result<Maintenance::Merge> Maintenance::begin_merge(StoredCollection& collection
     return internal_error("a segment that was set aside is gone");
   }
   Result<Merge> merge = write_within_budget(collection, std::move(inputs));
-  if (!merge && merge.error().code() == Code::kCorruption) {
-    collection.quarantine(merge.error().message());
+  if (!merge) {
+    if (merge.error().code() == Code::kCorruption) collection.quarantine(merge.error().message());
+    return merge;
   }
+  if (context_->storage->admit_growth().ok()) return merge;
+  const Status published = on_reserve(*context_->storage, [&]() NO_THREAD_SAFETY_ANALYSIS {
+    return publish_now(collection, *merge, {});  // called before it returns
+  });
+  RETURN_IF_ERROR(published);
+  merge->published = true;
   return merge;
 }
 
@@ -479,6 +486,11 @@ Status Maintenance::finish_merge(StoredCollection& collection, const Merge& merg
                                  const std::vector<CataloguedIndex>& indexes) {
   MutexLock lock(job_mutex_);
   RETURN_IF_ERROR(finish_replacements());
+  return publish_now(collection, merge, indexes);
+}
+
+Status Maintenance::publish_now(StoredCollection& collection, const Merge& merge,
+                                const std::vector<CataloguedIndex>& indexes) {
   const Status done = publish_merged(collection, merge, indexes);
   if (done.code() == Code::kCorruption || done.code() == Code::kInternal) {
     collection.quarantine(done.message());

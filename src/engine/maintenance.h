@@ -90,8 +90,10 @@ class Maintenance {
   struct Merge {
     std::vector<SegmentView> inputs;
     std::shared_ptr<const SealedSegment> merged;  // null: nothing is left of them
+    bool published = false;
   };
-  /// Writes the live rows of these segments, which the caller has set aside, as one.
+  /// Writes the live rows of these segments, which the caller has set aside, as one. On a full disk
+  /// it is published at once: until then both hold space, for as long as building an index takes.
   /// Errors: resource_exhausted: it would not fit the memory budget now.
   Result<Merge> begin_merge(StoredCollection& collection, const std::vector<SegmentView>& segments);
   /// Puts the merged segment, with its indexes, in the place of its inputs. The caller has attached
@@ -151,6 +153,9 @@ class Maintenance {
       REQUIRES(job_mutex_);
   Status publish_merged(StoredCollection& collection, const Merge& merge,
                         const std::vector<CataloguedIndex>& indexes) REQUIRES(job_mutex_);
+  /// The same, and what its errors mean for the collection.
+  Status publish_now(StoredCollection& collection, const Merge& merge,
+                     const std::vector<CataloguedIndex>& indexes) REQUIRES(job_mutex_);
   /// A segment without rows for the deaths that the merge did not see; null when there are none.
   Result<std::shared_ptr<const SealedSegment>> write_later_kills(const StoredCollection& collection,
                                                                  const Merge& merge)

@@ -26,8 +26,8 @@ auto on_reserve(Storage& storage, Work work) {
   return work();
 }
 
-/// The same for what users do: a checkpoint or a merge in progress may be writing to the space that
-/// the reserve gave. When it has ended, its own is free again, or more is.
+/// The same for what users do: a checkpoint, a merge or an index file in progress may be written to
+/// the space that the reserve gave. When it has ended, its own is free again, or more is.
 template <typename Work>
 auto on_reserve_after_jobs(EngineContext& context, Work work) {
   constexpr int kJobsMax = 4;  // one may follow the other

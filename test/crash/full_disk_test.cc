@@ -89,6 +89,19 @@ class FullSimulatedDiskTest : public testing::Test {
     ASSERT_TRUE(done.has_value()) << done.error().to_string();
     for (uint64_t id = first; id < first + n; ++id) truth_.erase(id);
   }
+  /// Makes a merge, and an index of what is merged, due at the next optimize. The index fits into
+  /// the reserve.
+  void make_index_due() {
+    options_.disk_reserve_bytes = 1 << 20;
+    reopen();
+    for (uint64_t i = 0; i < 60; ++i) upsert(1000 + 10 * i, 10, static_cast<float>(i));
+    ASSERT_TRUE(database_->checkpoint().ok());
+    SearchRequest request;
+    const std::vector<float> query(kDimension, 1);
+    request.query = query;
+    request.metric = Metric::kL2;
+    ASSERT_TRUE(collection_->search(request).has_value());
+  }
   void expect_refused() {
     EXPECT_EQ(collection_->upsert(points_of(0, 3, 9, 100)).error().code(), Code::kStorageFull);
     EXPECT_EQ(collection_->set_payload(ids_of(90, 1), {{"k", 1}}).error().code(),
@@ -192,6 +205,81 @@ TEST_F(FullSimulatedDiskTest, ADeleteWaitsForTheJobThatTookTheSpace) {
   EXPECT_TRUE(published) << "the delete did not wait for the checkpoint";
   job.join();
   files_.set_hook({});
+  reopen();
+  expect_holds(*collection_, truth_);
+}
+
+// The delete is given the reserve, the index file takes it before the record is written: the file
+// goes, and the delete waits for that.
+TEST_F(FullSimulatedDiskTest, ADeleteWaitsForTheIndexFileThatTookTheSpace) {
+  make_index_due();
+  constexpr int kTriesMax = 10;  // more than a delete makes
+  constexpr std::chrono::milliseconds kNap{1};
+  std::atomic<bool> begun{false}, given{false}, taken{false}, refused{false};
+  std::atomic<int> segments{0}, tries{0};
+  const auto wait_for = [&](const std::atomic<bool>& flag) {
+    for (int naps = 0; !flag && naps < 10000; ++naps) std::this_thread::sleep_for(kNap);
+    EXPECT_TRUE(flag) << "what the test arranges did not happen";
+  };
+  files_.set_hook([&](const FileCall& call) -> std::optional<FileFault> {
+    const bool segment = call.path.ends_with(".seg");
+    if (segment && call.op == FileOp::kCreate && ++segments == 2) {  // the first is the merged one
+      files_.set_capacity(files_.used_bytes());
+      begun = true;
+      wait_for(given);
+    }
+    if (!begun) return std::nullopt;
+    if (call.path.ends_with("/RESERVE")) {
+      if (call.op == FileOp::kSync) given = true;
+      if (call.op == FileOp::kAllocate && taken) refused = true;  // the delete gives it back
+    }
+    // The index file is about to go; until then it has the space.
+    if (segment && call.op == FileOp::kRemove && !taken.exchange(true)) {
+      wait_for(refused);
+      // Long enough for a delete that does not wait to use up its tries.
+      for (int naps = 0; tries < kTriesMax && naps < 200; ++naps) std::this_thread::sleep_for(kNap);
+    }
+    if (call.op == FileOp::kAppend && call.path.ends_with(".log") && ++tries == 2) {
+      wait_for(taken);
+      files_.set_capacity(files_.used_bytes());
+    }
+    return std::nullopt;
+  });
+  std::thread job([&] { EXPECT_TRUE(collection_->optimize().ok()); });
+  wait_for(begun);
+  remove(1000, 5);
+  job.join();
+  EXPECT_TRUE(refused);
+  EXPECT_EQ(metric(*database_, "l2_indexes"), 0);
+  EXPECT_EQ(metric(*database_, "compactions_total"), 1) << "the merge is worth having without";
+  files_.set_hook({});
+  files_.set_capacity(UINT64_MAX);
+  clock_.advance(std::chrono::hours(1));
+  EXPECT_TRUE(collection_->optimize().ok());
+  EXPECT_EQ(metric(*database_, "l2_indexes"), 1);
+  reopen();
+  expect_holds(*collection_, truth_);
+}
+
+// A merged segment that is written to the reserve does not hold it while its index is built.
+TEST_F(FullSimulatedDiskTest, AMergeOnTheReserveIsPublishedBeforeItHasAnIndex) {
+  make_index_due();
+  ASSERT_TRUE(collection_->optimize().ok());
+  ASSERT_EQ(metric(*database_, "l2_indexes"), 1);
+  files_.set_capacity(files_.used_bytes());
+  remove(1000, 20);
+  const uint64_t used = files_.used_bytes();
+  const Status merged = collection_->optimize();
+  EXPECT_TRUE(merged.ok()) << merged.to_string();
+  EXPECT_LT(files_.used_bytes(), used);
+  EXPECT_EQ(metric(*database_, "l2_indexes"), 0);
+  remove(1020, 5);
+  expect_holds(*collection_, truth_);
+  files_.set_capacity(UINT64_MAX);
+  clock_.advance(std::chrono::hours(1));
+  upsert(5000, 1, 1);
+  EXPECT_TRUE(collection_->optimize().ok());
+  EXPECT_EQ(metric(*database_, "l2_indexes"), 1);
   reopen();
   expect_holds(*collection_, truth_);
 }
