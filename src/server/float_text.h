@@ -23,7 +23,8 @@ namespace aionbd {
 ///
 /// Because the marks say where each number begins and ends, the numbers do not wait for each other:
 /// 2.3 ns for each of one to three digits, where a reader that looks for the commas itself
-/// takes 3.6 ns; 16 ns for nine digits behind the point, 33 ns for seventeen.
+/// takes 3.6 ns; 7 ns for up to seven digits with a point among them, where the way of the longer
+/// ones takes 15 to 20 ns; 16 ns for nine digits behind the point, 33 ns for seventeen.
 const uint32_t* read_plain_floats(std::string_view body, const uint32_t* marks, size_t values_max,
                                   std::vector<float>& out);
 

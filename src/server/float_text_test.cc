@@ -127,6 +127,14 @@ TEST(FloatTextTest, LeavesToTheParserWhatItIsNotMadeFor) {
                                "[-01]",
                                "[0123]",
                                "[01.5]",
+                               "[-00.5]",
+                               "[.]",
+                               "[-.5]",
+                               "[-12.]",
+                               "[1..2]",
+                               "[12.5.]",
+                               "[1/2]",
+                               "[12.3 4]",
                                "[1234x]",
                                "[1x,2]",
                                "[12345678x]",
@@ -161,6 +169,25 @@ TEST(FloatTextTest, EveryShortWholeNumber) {
   for (int i = 0; i < 120000; ++i) {
     ASSERT_TRUE(reads_as_standard(std::to_string(i)));
     ASSERT_TRUE(reads_as_standard("-" + std::to_string(i)));
+  }
+}
+
+TEST(FloatTextTest, EveryPlaceOfThePointInAShortNumber) {
+  for (int digits = 2; digits <= 8; ++digits) {
+    for (int point = 1; point < digits; ++point) {
+      Rng rng(static_cast<uint64_t>(digits * 8 + point));
+      for (int i = 0; i < kTexts / 50; ++i) {
+        std::string text;
+        for (int k = 0; k < digits; ++k) text += static_cast<char>('0' + rng.below(10));
+        text.insert(static_cast<size_t>(point), 1, '.');
+        std::vector<float> out;
+        const bool taken = text.front() != '0' || point == 1;
+        ASSERT_EQ(read("[" + text + "]", out), taken) << text;
+        if (!taken) continue;
+        ASSERT_TRUE(reads_as_standard(text)) << text;
+        ASSERT_TRUE(reads_as_standard("-" + text)) << text;
+      }
+    }
   }
 }
 
