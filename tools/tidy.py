@@ -77,10 +77,11 @@ THIRD_PARTY = [
     (r"sys/(stat|uio)\.h", ["src/io/*", "src/server/http*", "src/cli/cmd_serve.cc"]),
     (r"(sys/socket|netinet/.*|arpa/inet|netdb|poll)\.h",
      ["src/server/http*", "src/cli/client*", "src/cli/server_process*"]),
+    (r"sys/(epoll|eventfd)\.h", ["src/server/event_loop*"]),
     (r"sys/prctl\.h", ["src/cli/server_process*"]),
     (r"(linux/futex|sys/syscall)\.h", ["src/base/sleep_word.h"]),
     (r"(unistd|sched|semaphore|termios|malloc|sys/(resource|wait|types|ioctl))\.h",
-     ["src/io/*", "src/cli/*", "src/base/*"]),
+     ["src/io/*", "src/cli/*", "src/base/*", "src/server/event_loop*"]),
 ]
 C_HEADERS = {"errno.h", "limits.h", "signal.h", "stddef.h", "stdint.h"}
 

@@ -1,6 +1,7 @@
-// How it works. Connections wait for readiness in one Asio io_context that a pool of threads runs.
-// The thread that is told "readable" reads, parses, calls the application and writes the answer
-// itself (leaders and followers), so a request costs no hand-over between threads. A handler may
+// How it works. A pool of threads waits for the sockets of all connections (EventLoop). The thread
+// that is told "readable" reads, parses, calls the application and writes the answer itself, and
+// only then has the socket watched again: a request is handed to no other thread, and wakes none.
+// One more thread accepts connections and looks at their clocks. A handler may
 // block in the engine; therefore the pool grows by one whenever fewer than kSpareThreads are free,
 // up to one thread per work slot and a reserve: health checks always find a thread.
 //
@@ -14,40 +15,36 @@
 //
 // A connection has at most one wait pending, and everything else about it happens on the thread
 // that was woken by it, so its state needs no lock; the mutex guards only the wait itself, which
-// the sweep (every kSweepInterval) may cancel when its time is up. Sockets are non-blocking and
-// are read and written directly.
+// the sweep (every kSweepInterval) may end when its time is up. An event names its connection by a
+// number that is never used again: one that comes too late finds nobody. Sockets are non-blocking
+// and are read and written directly.
 #include "server/http.h"
 
 #include <fmt/format.h>
+#include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/post.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <boost/asio/strand.hpp>
 #include <cerrno>
 #include <cstring>
 #include <deque>
 #include <list>
 #include <thread>
-#include <unordered_set>
+#include <unordered_map>
 
 #include "base/memory_guard.h"
 #include "base/mutex.h"
 #include "base/rng.h"
+#include "server/event_loop.h"
 #include "server/json.h"
 
 namespace aionbd {
 namespace {
-
-namespace asio = boost::asio;
-using asio::ip::tcp;
-using boost::system::error_code;
 
 // Time limits.
 constexpr std::chrono::seconds kHeadTimeout{10};   // from the first byte of a head
@@ -167,7 +164,7 @@ class HttpServer::State : public std::enable_shared_from_this<HttpServer::State>
       : options_(options), application_(application), logger_(std::move(logger)) {}
 
   Status listen();
-  void run();
+  Status run() EXCLUDES(mutex_);
   bool stop(std::chrono::milliseconds grace);
 
   /// Takes a work slot, or a place in the queue (kParked: `resume` is called later), or neither.
@@ -182,7 +179,7 @@ class HttpServer::State : public std::enable_shared_from_this<HttpServer::State>
 
   void begin_handling() EXCLUDES(mutex_);
   void end_handling() EXCLUDES(mutex_);
-  void forget(Connection* connection) EXCLUDES(mutex_);
+  void forget(uint64_t id) EXCLUDES(mutex_);
   /// Counts `bytes` against the memory of all bodies; false if that is full.
   bool reserve_body(uint64_t bytes);
   void release_body(uint64_t bytes);
@@ -193,14 +190,17 @@ class HttpServer::State : public std::enable_shared_from_this<HttpServer::State>
   HttpCounters counters_;
   std::atomic<bool> stopping_{false};
   std::atomic<bool> finished_{false};  // connections are gone, or given up
-  asio::io_context io_;
+  EventLoop events_;
   uint16_t port_ = 0;
 
  private:
-  void accept();
-  void on_accept(error_code error, tcp::socket socket);
-  void sweep();
+  void accept_and_sweep();
+  void accept() EXCLUDES(mutex_);
+  void serve(Descriptor socket) EXCLUDES(mutex_);
   void look_at_connections() EXCLUDES(mutex_);
+  std::shared_ptr<Connection> find(uint64_t id) EXCLUDES(mutex_);
+  void work() EXCLUDES(mutex_);
+  bool take(EventLoop::Event event) EXCLUDES(mutex_);
   void add_thread() REQUIRES(mutex_);
   void grow_pool() REQUIRES(mutex_);
   size_t threads_at_work() const REQUIRES(mutex_);
@@ -216,21 +216,20 @@ class HttpServer::State : public std::enable_shared_from_this<HttpServer::State>
   Turn wait_for_turn() EXCLUDES(mutex_);
   void answer_all(const Turn& turn) EXCLUDES(mutex_);
 
-  asio::strand<asio::io_context::executor_type> accept_strand_{asio::make_strand(io_)};
-  tcp::acceptor acceptor_{accept_strand_};
-  asio::steady_timer accept_timer_{accept_strand_};
-  asio::strand<asio::io_context::executor_type> sweep_strand_{asio::make_strand(io_)};
-  asio::steady_timer sweep_timer_{sweep_strand_};
+  // Of the thread that accepts and sweeps.
+  Descriptor listener_;  // closed under mutex_
+  MonotonicTime accept_again_{};
+  uint64_t last_connection_ = EventLoop::kNoSocket;
 
   Mutex mutex_;
   CondVar idle_;
-  std::unordered_set<Connection*> connections_ GUARDED_BY(mutex_);
+  std::unordered_map<uint64_t, Connection*> connections_ GUARDED_BY(mutex_);
   std::deque<std::shared_ptr<Connection>> parked_ GUARDED_BY(mutex_);
   std::deque<std::shared_ptr<Connection>> unfinished_ GUARDED_BY(mutex_);  // wait for a turn
   bool turn_taken_ GUARDED_BY(mutex_) = false;
   size_t slots_used_ GUARDED_BY(mutex_) = 0;
   size_t handling_ GUARDED_BY(mutex_) = 0;  // threads that block, or may
-  size_t running_ GUARDED_BY(mutex_) = 0;   // threads inside run()
+  size_t running_ GUARDED_BY(mutex_) = 0;   // threads inside work()
   CondVar rested_;
   size_t resting_ GUARDED_BY(mutex_) = 0;  // of those that run, the ones nobody needs
   size_t called_ GUARDED_BY(mutex_) = 0;   // of these, the ones that are to come back
@@ -240,19 +239,24 @@ class HttpServer::State : public std::enable_shared_from_this<HttpServer::State>
 /// One client. See the top of the file for who may touch what.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(std::shared_ptr<HttpServer::State> server, tcp::socket socket)
+  Connection(std::shared_ptr<HttpServer::State> server, uint64_t id, Descriptor socket)
       : server_(std::move(server)),
+        id_(id),
         input_(std::make_unique_for_overwrite<char[]>(kInputBytes)),
-        fd_(socket.native_handle()),
+        fd_(socket.number()),
         socket_(std::move(socket)) {}
   ~Connection() {
     release_body();
     if (counted_in_flight_) server_->counters_.in_flight.add(-1);
-    server_->forget(this);
+    server_->forget(id_);
   }
 
   /// Waits for a request.
-  void start() { wait(tcp::socket::wait_read, Phase::kIdle, kIdleTimeout); }
+  void start() {
+    wait_until(Readiness::kToRead, Phase::kIdle, std::chrono::steady_clock::now() + kIdleTimeout);
+  }
+  /// Its socket is ready.
+  void on_ready();
   /// Runs a parked request that was given a slot.
   void resume();
   /// Answers a parked request whose time is up.
@@ -273,14 +277,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   enum class Phase : uint8_t { kIdle, kHead, kBody, kWrite, kLinger };
   enum class Step : uint8_t { kGoOn, kStop };
 
-  void wait(tcp::socket::wait_type type, Phase phase, MonotonicTime::duration timeout) {
-    wait_until(type, phase, std::chrono::steady_clock::now() + timeout);
-  }
-  void wait_until(tcp::socket::wait_type type, Phase phase, MonotonicTime expires) EXCLUDES(mutex_);
+  void wait_until(Readiness readiness, Phase phase, MonotonicTime expires) EXCLUDES(mutex_);
   template <typename Work>
   void guarded(Work work);
-  void on_ready(error_code error);
-  void ready(error_code error);
+  void ready() EXCLUDES(mutex_);
   void on_expired();
   void advance();
   Step read_input();
@@ -304,6 +304,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void release_body();
 
   const std::shared_ptr<HttpServer::State> server_;
+  const uint64_t id_;
 
   // Input not yet consumed: input_[begin_, end_).
   std::unique_ptr<char[]> input_;
@@ -331,9 +332,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   const int fd_;  // of socket_; reading and writing it needs no lock, waiting and closing does
   Mutex mutex_;
-  tcp::socket socket_ GUARDED_BY(mutex_);
-  bool waiting_ GUARDED_BY(mutex_) = false;
-  bool expired_ GUARDED_BY(mutex_) = false;
+  Descriptor socket_ GUARDED_BY(mutex_);
+  bool watched_before_ GUARDED_BY(mutex_) = false;
+  std::shared_ptr<Connection> waiting_ GUARDED_BY(mutex_);  // itself, while nobody else holds it
   bool aborted_ GUARDED_BY(mutex_) = false;
   bool waiting_idle_ GUARDED_BY(mutex_) = false;
   MonotonicTime expires_ GUARDED_BY(mutex_){};
@@ -341,25 +342,32 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
 // ---- Waiting -----------------------------------------------------------------------------------
 
-void Connection::wait_until(tcp::socket::wait_type type, Phase phase, MonotonicTime expires) {
+void Connection::wait_until(Readiness readiness, Phase phase, MonotonicTime expires) {
   phase_ = phase;
-  MutexLock lock(mutex_);
-  if (aborted_) return;
-  waiting_ = true;
-  waiting_idle_ = phase == Phase::kIdle;
-  expires_ = expires;
-  socket_.async_wait(type,
-                     [self = shared_from_this()](error_code error) { self->on_ready(error); });
+  {
+    MutexLock lock(mutex_);
+    if (aborted_) return;
+    waiting_idle_ = phase == Phase::kIdle;
+    expires_ = expires;
+    if (server_->events_.watch(fd_, id_, readiness, watched_before_)) {
+      watched_before_ = true;
+      waiting_ = shared_from_this();
+      return;
+    }
+  }
+  close();
 }
 
 void Connection::cancel_if(MonotonicTime now, bool idle_too, bool all) {
-  MutexLock lock(mutex_);
-  if (all) aborted_ = true;
-  if (!waiting_) return;
-  if (!all && !(idle_too && waiting_idle_) && now < expires_) return;
-  expired_ = true;
-  error_code ignored;
-  socket_.cancel(ignored);
+  std::shared_ptr<Connection> self;  // the last reference is left outside the lock
+  {
+    MutexLock lock(mutex_);
+    if (all) aborted_ = true;
+    if (!waiting_ || (!all && !(idle_too && waiting_idle_) && now < expires_)) return;
+    self = std::move(waiting_);
+  }
+  if (all) return;
+  server_->events_.post([self] { self->guarded([&] { self->on_expired(); }); });
 }
 
 /// Where a thread of the pool begins to work for this connection. What the handlers cannot get is
@@ -371,21 +379,16 @@ void Connection::guarded(Work work) {
   close();
 }
 
-void Connection::on_ready(error_code error) {
-  guarded([&] { ready(error); });
+void Connection::on_ready() {
+  guarded([this] { ready(); });
 }
 
-void Connection::ready(error_code error) {
-  bool expired = false;
+void Connection::ready() {
   {
     MutexLock lock(mutex_);
-    waiting_ = false;
-    expired = expired_;
-    expired_ = false;
-    if (aborted_) return;  // the last reference goes, and with it the socket
+    if (!waiting_) return;  // its time was up
+    waiting_.reset();
   }
-  if (expired) return on_expired();
-  if (error) return close();
   if (phase_ == Phase::kLinger) return drain();
   if (phase_ == Phase::kWrite) {
     if (flush() == Step::kStop) return;
@@ -418,8 +421,7 @@ void Connection::on_expired() {
 void Connection::close() {
   MutexLock lock(mutex_);
   aborted_ = true;
-  error_code ignored;
-  socket_.close(ignored);
+  socket_.close();
 }
 
 // ---- Reading -----------------------------------------------------------------------------------
@@ -474,7 +476,7 @@ Connection::Step Connection::take_head() {
   }
   if (scan.end == 0) {
     scanned_ = text.size();
-    wait_until(tcp::socket::wait_read, Phase::kHead, head_deadline_);
+    wait_until(Readiness::kToRead, Phase::kHead, head_deadline_);
     return Step::kStop;
   }
   head_text_.assign(text.substr(scan.begin, scan.end - scan.begin));
@@ -557,7 +559,7 @@ Connection::Step Connection::take_counted() {
     begin_ += take;
   }
   if (body_.size() == length) return dispatch();
-  wait_until(tcp::socket::wait_read, Phase::kBody, request_.deadline);
+  wait_until(Readiness::kToRead, Phase::kBody, request_.deadline);
   return Step::kStop;
 }
 
@@ -596,7 +598,7 @@ Connection::Step Connection::take_chunks() {
         return answer_fault({400, "invalid_argument", std::string(chunks_.problem()), false});
     }
   }
-  wait_until(tcp::socket::wait_read, Phase::kBody, request_.deadline);
+  wait_until(Readiness::kToRead, Phase::kBody, request_.deadline);
   return Step::kStop;
 }
 
@@ -656,7 +658,7 @@ void Connection::answer_finished() {
     server_->leave();
     if (send() == Step::kStop) return;
     if (begin_ == end_) return advance();
-    asio::post(server_->io_, [self = shared_from_this()] { self->go_on(); });
+    server_->events_.post([self = shared_from_this()] { self->go_on(); });
   });
 }
 
@@ -734,7 +736,7 @@ Connection::Step Connection::flush() {
     const ssize_t sent = ::sendmsg(fd_, &message, MSG_NOSIGNAL);
     if (sent < 0 && errno == EINTR) continue;
     if (sent < 0 && errno == EAGAIN) {
-      wait_until(tcp::socket::wait_write, Phase::kWrite, write_deadline_);
+      wait_until(Readiness::kToWrite, Phase::kWrite, write_deadline_);
       return Step::kStop;
     }
     if (sent < 0) {
@@ -772,7 +774,7 @@ void Connection::drain() {
     const ssize_t got = ::recv(fd_, input_.get(), kInputBytes, 0);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && errno == EAGAIN) {
-      return wait_until(tcp::socket::wait_read, Phase::kLinger, head_deadline_);
+      return wait_until(Readiness::kToRead, Phase::kLinger, head_deadline_);
     }
     if (got <= 0) break;
     lingered_ += static_cast<uint64_t>(got);
@@ -784,41 +786,45 @@ void Connection::drain() {
 // ---- The server --------------------------------------------------------------------------------
 
 Status HttpServer::State::listen() {
-  error_code error;
-  const auto address = asio::ip::make_address(options_.address, error);
+  RETURN_IF_ERROR(events_.open());
+  boost::system::error_code error;
+  const auto address = boost::asio::ip::make_address(options_.address, error);
   if (error) {
     return invalid_argument(
         fmt::format("bind address must be an IP address: got {}", options_.address));
   }
-  const tcp::endpoint endpoint(address, options_.port);
-  acceptor_.open(endpoint.protocol(), error);
-  if (!error) acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
-  if (!error) acceptor_.bind(endpoint, error);
-  if (!error) acceptor_.listen(kListenBacklog, error);
-  if (error) {
+  boost::asio::ip::tcp::endpoint endpoint(address, options_.port);
+  listener_ = Descriptor(::socket(endpoint.protocol().family(),
+                                  SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
+  const int on = 1;
+  auto size = static_cast<socklen_t>(endpoint.size());
+  if (!listener_.is_open() ||
+      ::setsockopt(listener_.number(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
+      ::bind(listener_.number(), endpoint.data(), size) != 0 ||
+      ::listen(listener_.number(), kListenBacklog) != 0 ||
+      ::getsockname(listener_.number(), endpoint.data(), &size) != 0) {
     return io_error(fmt::format("cannot listen on {}:{}: {}", options_.address, options_.port,
-                                error.message()));
+                                std::strerror(errno)));
   }
-  port_ = acceptor_.local_endpoint(error).port();
+  port_ = endpoint.port();
   return {};
 }
 
-void HttpServer::State::run() {
-  asio::post(accept_strand_, [self = shared_from_this()] { self->accept(); });
-  asio::post(sweep_strand_, [self = shared_from_this()] { self->sweep(); });
+Status HttpServer::State::run() {
   MutexLock lock(mutex_);
+  try {
+    threads_.emplace_back([self = shared_from_this()] { self->accept_and_sweep(); });
+  } catch (const std::system_error&) {
+    return io_error("the system refuses a thread");
+  }
   const size_t cores = std::max(1u, std::thread::hardware_concurrency());
   for (size_t i = 0; i < cores + kSpareThreads; ++i) add_thread();
+  return {};
 }
 
 void HttpServer::State::add_thread() {
   try {
-    threads_.emplace_back([self = shared_from_this()] {
-      while (self->io_.run_one() > 0) self->rest_while_not_needed();
-      MutexLock lock(self->mutex_);
-      --self->running_;
-      self->idle_.notify_all();
-    });
+    threads_.emplace_back([self = shared_from_this()] { self->work(); });
     ++running_;
     counters_.threads.set(static_cast<int64_t>(running_));
   } catch (const std::system_error&) {
@@ -828,62 +834,84 @@ void HttpServer::State::add_thread() {
   }
 }
 
-void HttpServer::State::accept() {
-  if (stopping_.load()) return;
-  acceptor_.async_accept(io_, [self = shared_from_this()](error_code error, tcp::socket socket) {
-    self->on_accept(error, std::move(socket));
-  });
+/// Holds nothing afterwards: who is done with a connection may be waited for.
+bool HttpServer::State::take(EventLoop::Event event) {
+  if (event.ended) return false;
+  if (event.work != nullptr) {
+    event.work();
+  } else if (const auto connection = find(event.socket)) {
+    connection->on_ready();
+  }
+  return true;
 }
 
-void HttpServer::State::on_accept(error_code error, tcp::socket socket) {
-  if (stopping_.load()) return;
-  if (error) {
-    // Out of descriptors or memory: those who are connected are unharmed, new ones wait.
-    counters_.accept_failures.add();
-    accept_timer_.expires_after(kAcceptBackoff);
-    accept_timer_.async_wait([self = shared_from_this()](error_code) { self->accept(); });
-    return;
+void HttpServer::State::work() {
+  while (take(events_.next())) rest_while_not_needed();
+  MutexLock lock(mutex_);
+  --running_;
+  idle_.notify_all();
+}
+
+std::shared_ptr<Connection> HttpServer::State::find(uint64_t id) {
+  MutexLock lock(mutex_);
+  const auto found = connections_.find(id);
+  return found == connections_.end() ? nullptr : found->second->weak_from_this().lock();
+}
+
+void HttpServer::State::accept_and_sweep() {
+  MonotonicTime sweep_at{};
+  while (!finished_.load()) {
+    const MonotonicTime now = std::chrono::steady_clock::now();
+    if (now >= sweep_at) {
+      as_memory_allows([this] { look_at_connections(); });
+      sweep_at = now + kSweepInterval;
+    }
+    const int listener = now < accept_again_ ? -1 : listener_.number();
+    std::array<pollfd, 2> waits{{{events_.end_descriptor(), POLLIN, 0}, {listener, POLLIN, 0}}};
+    ::poll(waits.data(), waits.size(), static_cast<int>(kSweepInterval.count()));
+    if (waits[1].revents != 0) accept();
   }
-  bool room = false;
+}
+
+void HttpServer::State::accept() {
+  if (stopping_.load()) {
+    MutexLock lock(mutex_);
+    return listener_.close();
+  }
+  Descriptor socket(::accept4(listener_.number(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (socket.is_open()) return serve(std::move(socket));
+  if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
+  // Out of descriptors or memory: those who are connected are unharmed, new ones wait.
+  counters_.accept_failures.add();
+  accept_again_ = std::chrono::steady_clock::now() + kAcceptBackoff;
+}
+
+void HttpServer::State::serve(Descriptor socket) {
   {
     MutexLock lock(mutex_);
-    room = connections_.size() < options_.connections_max;
+    if (connections_.size() >= options_.connections_max) return counters_.connections_refused.add();
   }
-  if (room) {
-    error_code ignored;
-    socket.non_blocking(true, ignored);
-    socket.set_option(tcp::no_delay(true), ignored);
-    // Without memory for another one, it is closed.
-    const bool served = as_memory_allows([&] {
-      const auto connection = std::make_shared<Connection>(shared_from_this(), std::move(socket));
-      {
-        MutexLock lock(mutex_);
-        connections_.insert(connection.get());
-        counters_.connections.set(static_cast<int64_t>(connections_.size()));
-      }
-      connection->start();
-    });
-    if (!served) counters_.connections_refused.add();
-  } else {
-    counters_.connections_refused.add();
-  }
-  accept();
+  const int on = 1;
+  ::setsockopt(socket.number(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  const uint64_t id = ++last_connection_;
+  // Without memory for another one, it is closed.
+  const bool served = as_memory_allows([&] {
+    const auto connection = std::make_shared<Connection>(shared_from_this(), id, std::move(socket));
+    {
+      MutexLock lock(mutex_);
+      connections_.emplace(id, connection.get());
+      counters_.connections.set(static_cast<int64_t>(connections_.size()));
+    }
+    connection->start();
+  });
+  if (!served) counters_.connections_refused.add();
 }
 
-void HttpServer::State::forget(Connection* connection) {
+void HttpServer::State::forget(uint64_t id) {
   MutexLock lock(mutex_);
-  connections_.erase(connection);
+  connections_.erase(id);
   counters_.connections.set(static_cast<int64_t>(connections_.size()));
   if (connections_.empty()) idle_.notify_all();
-}
-
-void HttpServer::State::sweep() {
-  as_memory_allows([this] { look_at_connections(); });
-  if (finished_.load()) return;
-  sweep_timer_.expires_after(kSweepInterval);
-  sweep_timer_.async_wait([self = shared_from_this()](error_code error) {
-    if (!error && !self->finished_.load()) self->sweep();
-  });
 }
 
 void HttpServer::State::look_at_connections() {
@@ -898,13 +926,13 @@ void HttpServer::State::look_at_connections() {
     parked_.erase(kept, parked_.end());
     counters_.parked.set(static_cast<int64_t>(parked_.size()));
     all.reserve(connections_.size());
-    for (Connection* connection : connections_) {
+    for (const auto& [id, connection] : connections_) {
       // A connection that is being destroyed has no owner any more; it forgets itself.
       if (auto owned = connection->weak_from_this().lock()) all.push_back(std::move(owned));
     }
   }
   for (const auto& connection : late) {
-    asio::post(io_, [connection] { connection->expire_parked(); });
+    events_.post([connection] { connection->expire_parked(); });
   }
   for (const auto& connection : all) connection->cancel_if(now, stopping_.load(), false);
 }
@@ -935,7 +963,7 @@ void HttpServer::State::leave() {
     counters_.parked.set(static_cast<int64_t>(parked_.size()));
   }
   // Without memory to hand it on, the slot is used here and now, one request after the other.
-  if (!as_memory_allows([&] { asio::post(io_, [next] { next->resume(); }); })) next->resume();
+  if (!as_memory_allows([&] { events_.post([next] { next->resume(); }); })) next->resume();
 }
 
 bool HttpServer::State::take_turn(const std::shared_ptr<Connection>& connection) {
@@ -969,7 +997,7 @@ void HttpServer::State::leave_turn() {
       if (!turn_taken_) return;
     }
     const bool handed_on = as_memory_allows(
-        [this] { asio::post(io_, [self = shared_from_this()] { self->run_turn(); }); });
+        [this] { events_.post([self = shared_from_this()] { self->run_turn(); }); });
     if (handed_on) return;
     answer_all(wait_for_turn());  // without memory to hand it on: here and now
   }
@@ -1031,7 +1059,7 @@ void HttpServer::State::grow_pool() {
   }
 }
 
-/// Between two pieces of work. Each thread that waits inside the io_context may be woken for the
+/// Between two pieces of work. Each thread that waits inside the event loop may be woken for the
 /// next event, and those at work come too late for it: a few of them are faster than many.
 void HttpServer::State::rest_while_not_needed() {
   MutexLock lock(mutex_);
@@ -1064,7 +1092,7 @@ void HttpServer::State::close_all(bool only_idle) {
   std::vector<std::shared_ptr<Connection>> all;
   {
     MutexLock lock(mutex_);
-    for (Connection* connection : connections_) {
+    for (const auto& [id, connection] : connections_) {
       if (auto owned = connection->weak_from_this().lock()) all.push_back(std::move(owned));
     }
   }
@@ -1075,11 +1103,9 @@ void HttpServer::State::close_all(bool only_idle) {
 bool HttpServer::State::stop(std::chrono::milliseconds grace) {
   const auto deadline = std::chrono::steady_clock::now() + grace;
   if (!stopping_.exchange(true)) {
-    asio::post(accept_strand_, [self = shared_from_this()] {
-      error_code ignored;
-      self->acceptor_.close(ignored);
-      self->accept_timer_.cancel();
-    });
+    // Refuses new ones at once, and wakes the thread that closes it.
+    MutexLock lock(mutex_);
+    ::shutdown(listener_.number(), SHUT_RDWR);
   }
   close_all(true);
   {
@@ -1094,14 +1120,13 @@ bool HttpServer::State::stop(std::chrono::milliseconds grace) {
   }
   parked.clear();
   close_all(false);
-  // With nothing left to wait for, run() returns in every thread that is not inside a handler.
-  // Posted once: nobody would run a second one, and what waits in io_ keeps this object alive.
+  // work() returns in every thread that is not inside a handler.
   if (!finished_.exchange(true)) {
     {
       MutexLock lock(mutex_);
       rested_.notify_all();
     }
-    asio::post(sweep_strand_, [self = shared_from_this()] { self->sweep_timer_.cancel(); });
+    events_.end();
   }
   std::vector<std::thread> threads;
   bool done = false;
@@ -1126,7 +1151,7 @@ Result<std::unique_ptr<HttpServer>> HttpServer::start(const HttpOptions& options
                                                       HttpApplication& application, Logger logger) {
   auto state = std::make_shared<State>(options, application, std::move(logger));
   RETURN_IF_ERROR(state->listen());
-  state->run();
+  RETURN_IF_ERROR(state->run());
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(state)));
 }
 

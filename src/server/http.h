@@ -1,5 +1,5 @@
-// The HTTP/1.1 transport: connections, framing, time limits, threads, overload. The only file pair
-// that knows the network library (Asio). What a request means is the application's business.
+// The HTTP/1.1 transport: connections, framing, time limits, threads, overload. What a request
+// means is the application's business.
 #pragma once
 
 #include <cstdint>
