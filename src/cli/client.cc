@@ -165,10 +165,11 @@ class HttpClient::Connection {
     return {};
   }
 
-  /// Sends and reads. `*answered` tells whether a byte of an answer arrived.
+  /// Sends and reads. `*was_closed` tells whether the other side had closed the connection and sent
+  /// no byte of an answer. A timeout is not that: the request may be under way.
   Result<ServerResponse> exchange(http::verb method, std::string_view target, std::string_view body,
-                                  bool* answered) {
-    *answered = false;
+                                  bool* was_closed) {
+    *was_closed = false;
     http::request<http::span_body<const char>> request{
         method, options_.url.prefix + std::string(target), 11};
     request.set(http::field::host, options_.url.authority());
@@ -197,7 +198,7 @@ class HttpClient::Connection {
       http::async_read(stream_, buffer_, parser,
                        [&read_error](error_code e, size_t) { read_error = e; });
       run();
-      *answered = parser.got_some();
+      *was_closed = read_error && read_error != beast::error::timeout && !parser.got_some();
     }
     if (write_error || read_error || !parser.keep_alive()) close();
     if (read_error) return failed("no answer from", write_error ? write_error : read_error);
@@ -255,12 +256,12 @@ Result<ServerResponse> HttpClient::request(std::string_view method, std::string_
   if (verb == http::verb::unknown) return internal_error("unknown HTTP method");
   const bool reused = connection_->is_open();
   if (!reused) RETURN_IF_ERROR(connection_->connect());
-  bool answered = false;
-  auto response = connection_->exchange(verb, target, body, &answered);
-  if (response.has_value() || !reused || answered) return response;
+  bool was_closed = false;
+  auto response = connection_->exchange(verb, target, body, &was_closed);
+  if (response.has_value() || !reused || !was_closed) return response;
   // A kept connection may have been closed by the server since its last use; a fresh one tells.
   RETURN_IF_ERROR(connection_->connect());
-  return connection_->exchange(verb, target, body, &answered);
+  return connection_->exchange(verb, target, body, &was_closed);
 }
 
 Result<ServerResponse> HttpClient::call(std::string_view method, std::string_view target,

@@ -160,6 +160,23 @@ TEST(ClientTest, ASilentServerIsATimeout) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(1200));
 }
 
+// It may be under way: a delete that is sent again would be told that there is nothing to delete.
+TEST(ClientTest, ATimeoutOfAKeptConnectionIsNotSentAgain) {
+  std::atomic<int> calls{0};
+  FakeServer server([&calls](const FakeServer::Request&) {
+    FakeServer::Answer answer;
+    if (++calls == 2) answer.delay_ms = 600;
+    return answer;
+  });
+  ClientOptions options = options_for(server);
+  options.timeout = std::chrono::milliseconds(200);
+  HttpClient client(options);
+  EXPECT_TRUE(client.request("DELETE", "/").has_value());
+  EXPECT_EQ(client.request("DELETE", "/").error().code(), Code::kUnavailable);
+  EXPECT_EQ(calls, 2);
+  EXPECT_EQ(server.connections(), 1);
+}
+
 TEST(ClientTest, AnAnswerGivenBeforeTheBodyWasReadIsSeen) {
   FakeServer server([](const FakeServer::Request&) { return FakeServer::Answer{}; },
                     [](const FakeServer::Request&, size_t, FakeServer::Answer* answer) {
