@@ -223,9 +223,10 @@ def third_party(tree):
 
 
 def banned_names(tree):
+    any_of_them = re.compile("|".join(f"(?:{pattern})" for pattern, _, _ in BANNED))
     for path, text in product_files(tree).items():
         for number, line in lines_of(without_comments_and_strings(text)):
-            if line.lstrip().startswith("#"):
+            if line.lstrip().startswith("#") or not any_of_them.search(line):
                 continue
             for pattern, replacement, fine_in in BANNED:
                 found = re.search(pattern, line)
@@ -384,11 +385,12 @@ def functions(text):
             head = text[head_start:position]
             inside = stack and stack[-1][0] in ("function", "value")
             glued = position > 0 and not text[position - 1].isspace()
-            if inside or glued or re.search(r"(=|,|\(|\{|\breturn)\s*$", head):
+            words = " ".join(head.split())  # comments have left long runs of spaces
+            if inside or glued or re.search(r"(=|,|\(|\{|\breturn)$", words):
                 stack.append(("value", None, head_start))
                 continue
-            name = re.search(r"([\w:~]+|operator\S+)\s*\(", head)
-            if name and tail.search(head.rstrip()):
+            name = re.search(r"([\w:~]+|operator\S+)\s*\(", words)
+            if name and tail.search(words):
                 first = head_start + len(head) - len(head.lstrip())
                 stack.append(("function", name.group(1), text.count("\n", 0, first) + 1))
             else:
