@@ -16,15 +16,6 @@ enum class OpKind : uint32_t { kCreate = 1, kDrop = 2, kUpsert = 3, kRemove = 4 
 constexpr uint8_t kNoMetric = 0xFF;
 constexpr size_t kUpsertHeaderBytes = 24;  // a multiple of 8: the values behind it stay aligned
 
-bool all_finite(std::span<const float> values) {
-  // An exponent of all ones means infinity or NaN; one OR over the comparison vectorises.
-  uint32_t bad = 0;
-  for (const float value : values) {
-    bad |= static_cast<uint32_t>((std::bit_cast<uint32_t>(value) & 0x7F800000U) == 0x7F800000U);
-  }
-  return bad == 0;
-}
-
 void put_ids(Encoder& out, IdType id_type, std::span<const PointId> ids) {
   for (const PointId& id : ids) {
     if (id_type == IdType::kU64) {
@@ -113,6 +104,15 @@ Result<Op> decode_upsert(Decoder& in) {
 }
 
 }  // namespace
+
+bool all_finite(std::span<const float> values) {
+  // An exponent of all ones means infinity or NaN; one OR over the comparison vectorises.
+  uint32_t bad = 0;
+  for (const float value : values) {
+    bad |= static_cast<uint32_t>((std::bit_cast<uint32_t>(value) & 0x7F800000U) == 0x7F800000U);
+  }
+  return bad == 0;
+}
 
 Status check_collection_name(std::string_view name) {
   if (name.empty() || name.size() > kNameCharsMax) {

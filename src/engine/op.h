@@ -51,6 +51,9 @@ using Op = std::variant<CreateOp, DropOp, UpsertOp, RemoveOp>;
 Status check_collection_name(std::string_view name);
 Status check_collection_options(const CollectionOptions& options, uint32_t dimension_max);
 
+/// Whether neither infinity nor NaN is among them.
+bool all_finite(std::span<const float> values);
+
 /// Checks everything that can be wrong with the points themselves, and encodes.
 /// Errors: invalid_argument naming the point and the field.
 Result<std::string> encode_upsert(CollectionUid collection, const CollectionOptions& options,

@@ -1,8 +1,9 @@
 #include "engine/search_plan.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
+
+#include "engine/op.h"
 
 namespace aionbd {
 
@@ -26,16 +27,6 @@ constexpr double kInsideReserve = 3;
 constexpr double kAllListsRecall = 0.995;
 /// Over the width at which a walk finds enough wanted rows on average.
 constexpr double kWidthReserve = 1.1;
-
-/// Without a branch a number: this is asked of every query.
-bool all_finite(std::span<const float> values) {
-  constexpr uint32_t kExponent = 0x7F800000;
-  uint32_t found = 0;
-  for (const float value : values) {
-    found |= (std::bit_cast<uint32_t>(value) & kExponent) == kExponent ? 1 : 0;
-  }
-  return found == 0;
-}
 
 Status check_query(const SearchRequest& request, std::span<const float> query,
                    const CollectionOptions& collection) {

@@ -23,12 +23,6 @@ std::string without_slashes(std::string path) {
   return path;
 }
 
-std::string parent_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
 std::string lock_path(const std::string& dir) {
   return dir + "/" + std::string(kLockName);
 }

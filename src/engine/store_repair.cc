@@ -529,12 +529,6 @@ DatabaseOptions options_of_copy(const std::string& dir) {
   return options;
 }
 
-std::string parent_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
 Status require_absent(FileSystem* files, const std::string& dir) {
   const auto names = files->list(dir);
   if (names.has_value() && !names->empty()) {

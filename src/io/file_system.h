@@ -119,6 +119,9 @@ class FileSystem {
   virtual Status exchange(const std::string& a, const std::string& b) = 0;
 };
 
+/// "a/b" of "a/b/c" and of "a/b/c/"; "." of "c"; "/" of "/c".
+std::string parent_of(const std::string& path);
+
 /// The machine's files; lives for ever.
 FileSystem& posix_file_system();
 

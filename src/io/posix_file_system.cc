@@ -319,13 +319,6 @@ class PosixFileLock final : public FileLock {
   const std::string dir_;
 };
 
-/// "a/b" of "a/b/c"; "." of "c"; "/" of "/c".
-std::string parent_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
 /// Reads [offset, offset + size) or up to the end.
 Result<std::string> read_range(const Descriptor& file, const std::string& path, uint64_t offset,
                                uint64_t size) {
@@ -513,6 +506,14 @@ class PosixFileSystem final : public FileSystem {
 };
 
 }  // namespace
+
+std::string parent_of(const std::string& path) {
+  const size_t end = path.find_last_not_of('/');
+  if (end == std::string::npos) return "/";
+  const size_t slash = path.rfind('/', end);
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
 
 FileSystem& posix_file_system() {
   static PosixFileSystem file_system;

@@ -9,7 +9,7 @@
 namespace aionbd {
 namespace {
 
-Status damaged(std::string_view what, const std::string& path) {
+Status damaged_manifest(std::string_view what, const std::string& path) {
   return corruption("manifest is damaged: " + std::string(what) + ": '" + path + "'");
 }
 
@@ -38,27 +38,27 @@ std::string encode_manifest(const Manifest& manifest) {
 
 Result<Manifest> decode_manifest(Bytes bytes, const std::string& path) {
   if (bytes.size() < sizeof(ManifestHeader) + sizeof(uint64_t) || bytes.size() % 8 != 0) {
-    return damaged("length is wrong", path);
+    return damaged_manifest("length is wrong", path);
   }
   const auto header = read_as<ManifestHeader>(bytes);
-  if (header.magic != kManifestMagic) return damaged("not a manifest", path);
+  if (header.magic != kManifestMagic) return damaged_manifest("not a manifest", path);
   const Bytes body = bytes.first(bytes.size() - sizeof(uint64_t));
   const auto want = read_as<uint64_t>(bytes.last(sizeof(uint64_t)));
   if (want != checksum(body, checksum_seed(header.store_id, header.number, kSeedManifest))) {
-    return damaged("checksum differs", path);
+    return damaged_manifest("checksum differs", path);
   }
   if (header.version > kFormatVersion) {
     return corruption("manifest was written by a newer version (format " +
                       std::to_string(header.version) + "): '" + path + "'");
   }
   if (header.version < kFormatVersionOldest || header.reserved != 0) {
-    return damaged("unknown fields", path);
+    return damaged_manifest("unknown fields", path);
   }
   // The checksum was right, so what follows is a defect or malice; neither may read out of bounds.
   Decoder decoder(body);
   decoder.get_raw(sizeof(header));
   if (header.segments_count > decoder.remaining() / sizeof(ManifestSegment)) {
-    return damaged("more segments than bytes", path);
+    return damaged_manifest("more segments than bytes", path);
   }
   Manifest out;
   out.store_id = header.store_id;
@@ -69,15 +69,15 @@ Result<Manifest> decode_manifest(Bytes bytes, const std::string& path) {
   for (uint64_t i = 0; i < header.segments_count; ++i) {
     const auto segment = read_as<ManifestSegment>(decoder.get_raw(sizeof(ManifestSegment)));
     if (!out.segments.empty() && out.segments.back().id >= segment.id) {
-      return damaged("segments are out of order", path);
+      return damaged_manifest("segments are out of order", path);
     }
     out.segments.push_back(segment);
   }
   out.catalog = as_text(decoder.get_raw(header.catalog_bytes));
   decoder.skip_padding(sizeof(uint64_t));
-  if (!decoder.finished()) return damaged("sizes contradict the length", path);
+  if (!decoder.finished()) return damaged_manifest("sizes contradict the length", path);
   if (out.replay_after > out.durable_lsn || out.number == 0) {
-    return damaged("numbers contradict each other", path);
+    return damaged_manifest("numbers contradict each other", path);
   }
   return out;
 }
@@ -86,7 +86,7 @@ Result<Manifest> read_manifest(FileSystem* files, const std::string& dir) {
   const std::string path = dir + "/" + std::string(kManifestName);
   auto bytes = files->read(path, kManifestBytesMax);
   if (!bytes.has_value()) {
-    if (bytes.error().code() == Code::kResourceExhausted) return damaged("too long", path);
+    if (bytes.error().code() == Code::kResourceExhausted) return damaged_manifest("too long", path);
     return bytes.error();
   }
   return decode_manifest(as_bytes_of(*bytes), path);

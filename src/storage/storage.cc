@@ -28,14 +28,6 @@ namespace {
 /// Foreign names reported one by one; the rest are counted.
 constexpr size_t kForeignNamesMax = 8;
 
-std::string parent_of(const std::string& path) {
-  const size_t end = path.find_last_not_of('/');
-  if (end == std::string::npos) return "/";
-  const size_t slash = path.rfind('/', end);
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
 SpaceReserveOptions reserve_options(const StorageOptions& options) {
   return {options.files, options.clock, options.dir + "/" + std::string(kReserveName),
           options.reserve_bytes, options.logger};
