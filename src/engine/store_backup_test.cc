@@ -217,7 +217,7 @@ TEST_F(StoreBackupTest, LyingManifestsAreRefused) {
   const std::string whole = read(path);
   using Change = std::function<void(BackupHeader&, std::vector<BackupFile>&)>;
   const auto expect_refused = [&](const std::string& what, const std::string& reason,
-                                  const Change& change) {
+                                  const Change& change, Code code = Code::kCorruption) {
     SCOPED_TRACE(what);
     auto header = read_as<BackupHeader>(as_bytes_of(whole));
     std::vector<BackupFile> files;
@@ -238,7 +238,7 @@ TEST_F(StoreBackupTest, LyingManifestsAreRefused) {
     forged.append(reinterpret_cast<const char*>(&sum), sizeof(sum));
     write(path, forged);
     const Status status = restore();
-    EXPECT_EQ(status.code(), Code::kCorruption);
+    EXPECT_EQ(status.code(), code);
     EXPECT_NE(status.message().find(reason), std::string::npos) << status.message();
     EXPECT_FALSE(std::filesystem::exists(restored_));
     EXPECT_FALSE(std::filesystem::exists(restored_ + ".restoring/MANIFEST"));
@@ -278,8 +278,11 @@ TEST_F(StoreBackupTest, LyingManifestsAreRefused) {
     files.pop_back();
     --header.files_count;
   });
-  expect_refused("a log of exabytes", "not what the backup says",
-                 [&](H&, F& files) { a_log(files).raw_bytes = uint64_t{1} << 62; });
+  expect_refused("a log too long by a byte", "not what the backup says",
+                 [&](H&, F& files) { ++a_log(files).raw_bytes; });
+  expect_refused(
+      "a log of exabytes", "bytes, the file system of",
+      [&](H&, F& files) { a_log(files).raw_bytes = uint64_t{1} << 62; }, Code::kStorageFull);
   expect_refused("sizes beyond counting", "impossible", [&](H& header, F& files) {
     a_log(files).raw_bytes = uint64_t{1} << 63;
     files.push_back(a_log(files));
