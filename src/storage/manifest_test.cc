@@ -70,8 +70,28 @@ TEST(ManifestTest, ForgedSizesAreRefusedWithoutAllocating) {
   }
   EXPECT_FALSE(decode_manifest(as_bytes_of(forged(64, 9)), "M").has_value()) << "ids out of order";
   EXPECT_FALSE(decode_manifest(as_bytes_of(forged(32, 99)), "M").has_value()) << "replay_after";
+  EXPECT_FALSE(decode_manifest(as_bytes_of(forged(24, 0)), "M").has_value()) << "number";
+  for (const uint64_t unknown : {uint64_t{0}, uint64_t{1} | uint64_t{1} << 32}) {
+    const auto refused = decode_manifest(as_bytes_of(forged(8, unknown)), "M").status();
+    EXPECT_EQ(refused.code(), Code::kCorruption);
+    EXPECT_NE(refused.message().find("unknown fields"), std::string::npos) << refused.message();
+  }
   const auto newer = decode_manifest(as_bytes_of(forged(8, kFormatVersion + 1)), "M").status();
   EXPECT_NE(newer.message().find("newer version"), std::string::npos) << newer.message();
+}
+
+TEST(ManifestTest, WhatCannotBeReadIsTold) {
+  SimFileSystem files;
+  EXPECT_EQ(read_manifest(&files, "d").status().code(), Code::kNotFound);
+  ASSERT_TRUE(files.make_dirs("d").ok());
+  ManifestStep step;
+  ASSERT_TRUE(write_manifest(&files, "d", sample(), &step).ok());
+  EXPECT_EQ(read_manifest(&files, "d")->number, 3u);
+  files.fail(FileOp::kRead, "MANIFEST", 1, FileFault{io_error("EIO")}, false);
+  EXPECT_EQ(read_manifest(&files, "d").status().code(), Code::kIoError);
+  // As a file system refuses a file that is longer than asked for: no manifest of ours is.
+  files.fail(FileOp::kRead, "MANIFEST", 1, FileFault{resource_exhausted("too long")}, false);
+  EXPECT_EQ(read_manifest(&files, "d").status().code(), Code::kCorruption);
 }
 
 // ---- Publishing --------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <functional>
+
 #include "base/rng.h"
 #include "io/sim_file_system.h"
 #include "storage/format.h"
@@ -262,6 +265,167 @@ TEST_F(SegmentTest, SwappedBlocksAndStrangersAreFound) {
   write({{1, same}}, 1 << 20);
   EXPECT_TRUE(reopen().has_value());
   EXPECT_FALSE(reopen(stamp).has_value()) << "not the one the manifest names";
+}
+
+TEST_F(SegmentTest, PlacesAreInFileOrder) {
+  auto file = write({{9, ""}, {1, "x"}, {4, ""}, {2, noise(100, 1)}}, 1000);
+  std::vector<SectionTag> tags;
+  uint64_t end = sizeof(SegmentHeader);
+  for (const SectionPlace& place : file->places()) {
+    tags.push_back(place.tag);
+    EXPECT_GE(place.offset, end);
+    end = place.offset + place.bytes;
+  }
+  EXPECT_EQ(tags, (std::vector<SectionTag>{9, 1, 4, 2}));
+}
+
+TEST_F(SegmentTest, AllDamagedBlocksAreNamed) {
+  write({{1, noise(kBlockBytes * 4, 1)}}, 1 << 20);
+  const auto none = reopen().value()->damaged_blocks({});
+  EXPECT_TRUE(none.value().empty());
+  std::string damaged = bytes();
+  damaged[kBlockBytes + 5] ^= 1;
+  damaged[3 * kBlockBytes] ^= 1;
+  files_.overwrite("d/" + segment_name(5), damaged);
+  const auto file = reopen().value();
+  EXPECT_EQ(file->damaged_blocks({}).value(),
+            (std::vector<uint64_t>{kBlockBytes, 3 * kBlockBytes}));
+  std::vector<uint64_t> looked_at;
+  const auto stopped = file->damaged_blocks([&](uint64_t bytes) {
+    looked_at.push_back(bytes);
+    return looked_at.size() < 2;
+  });
+  EXPECT_EQ(stopped.status().code(), Code::kUnavailable);
+  EXPECT_EQ(looked_at, (std::vector<uint64_t>{kBlockBytes, 2 * kBlockBytes}));
+}
+
+// ---- Forged files: checksums fit, what they cover does not --------------------------------------
+
+struct SegmentParts {
+  SegmentHeader header;
+  std::vector<SectionEntry> sections;
+  SegmentTrailer trailer;
+};
+
+/// `whole` changed, with checksums that fit: what only malice or a defect makes.
+std::string forged(const std::string& whole, const std::function<void(SegmentParts&)>& change) {
+  const Bytes bytes = as_bytes_of(whole);
+  SegmentParts parts;
+  parts.header = read_as<SegmentHeader>(bytes);
+  parts.trailer = read_as<SegmentTrailer>(bytes.last(sizeof(SegmentTrailer)));
+  const uint64_t data_bytes = parts.trailer.data_bytes;
+  for (uint32_t i = 0; i < parts.trailer.sections_count; ++i) {
+    parts.sections.push_back(
+        read_as<SectionEntry>(bytes.subspan(data_bytes + i * sizeof(SectionEntry))));
+  }
+  change(parts);
+  SegmentHeader& header = parts.header;
+  header.checksum =
+      checksum_of(header, checksum_seed(header.store_id, header.segment_id, kSeedSegmentHeader));
+  std::string tables = whole.substr(data_bytes);
+  tables.resize(tables.size() - sizeof(SegmentTrailer));
+  for (size_t i = 0; i < parts.sections.size(); ++i) {
+    tables.replace(i * sizeof(SectionEntry), sizeof(SectionEntry),
+                   as_text(bytes_of(parts.sections[i])));
+  }
+  parts.trailer.tables_checksum =
+      checksum(as_bytes_of(tables), checksum_seed(kStore, 5, kSeedTables));
+  parts.trailer.checksum = checksum_of(parts.trailer, checksum_seed(kStore, 5, kSeedTrailer));
+  std::string out(as_text(bytes_of(header)));
+  out += whole.substr(sizeof(SegmentHeader), data_bytes - sizeof(SegmentHeader));
+  out += tables;
+  out += as_text(bytes_of(parts.trailer));
+  return out;
+}
+
+struct ForgedCase {
+  const char* said;
+  std::function<void(SegmentParts&)> change;
+};
+
+const ForgedCase kForgedCases[] = {
+    {"newer version", [](SegmentParts& p) { ++p.header.version; }},
+    {"header has unknown fields", [](SegmentParts& p) { p.header.version = 0; }},
+    {"header has unknown fields", [](SegmentParts& p) { p.header.reserved = 1; }},
+    {"header has unknown fields", [](SegmentParts& p) { p.header.reserved2[0] = 1; }},
+    {"header has unknown fields", [](SegmentParts& p) { p.header.reserved2[1] = 1; }},
+    {"header has unknown fields", [](SegmentParts& p) { p.header.reserved2[2] = 1; }},
+    {"belongs to another store", [](SegmentParts& p) { ++p.header.store_id; }},
+    {"another file's name", [](SegmentParts& p) { ++p.header.segment_id; }},
+    {"trailer contradicts the header", [](SegmentParts& p) { ++p.trailer.version; }},
+    {"trailer contradicts the header", [](SegmentParts& p) { ++p.trailer.store_id; }},
+    {"trailer contradicts the header", [](SegmentParts& p) { ++p.trailer.segment_id; }},
+    {"file length differs", [](SegmentParts& p) { ++p.trailer.file_bytes; }},
+    {"table sizes contradict", [](SegmentParts& p) { p.trailer.data_bytes = 0; }},
+    {"table sizes contradict", [](SegmentParts& p) { p.trailer.data_bytes = uint64_t{1} << 40; }},
+    {"table sizes contradict", [](SegmentParts& p) { p.trailer.data_bytes -= 8; }},
+    {"table sizes contradict", [](SegmentParts& p) { p.trailer.sections_count = UINT32_MAX; }},
+    {"table sizes contradict", [](SegmentParts& p) { --p.trailer.sections_count; }},
+    {"section table is wrong", [](SegmentParts& p) { p.sections[0].reserved = 1; }},
+    {"section table is wrong", [](SegmentParts& p) { p.sections[1].offset += 64; }},
+    {"section table is wrong", [](SegmentParts& p) { p.sections[2].bytes += 64; }},
+    {"section table is wrong", [](SegmentParts& p) { p.sections[2].bytes = UINT64_MAX; }},
+    {"data has no section", [](SegmentParts& p) { p.sections[2].bytes -= 64; }},
+    {"two sections have one tag", [](SegmentParts& p) { p.sections[2].tag = 1; }},
+};
+
+TEST_F(SegmentTest, EveryFieldIsHeldAgainstTheOthers) {
+  const Sections sections = {{1, noise(100, 1)}, {2, noise(300, 2)}, {3, noise(130, 3)}};
+  write(sections, 1000);
+  const std::string whole = bytes();
+  files_.overwrite("d/" + segment_name(5), forged(whole, [](SegmentParts&) {}));
+  ASSERT_TRUE(bytes() == whole) << "the forger changes nothing by itself";
+  for (const ForgedCase& one : kForgedCases) {
+    SCOPED_TRACE(one.said + std::string(" ") + std::to_string(&one - kForgedCases));
+    files_.overwrite("d/" + segment_name(5), forged(whole, one.change));
+    const Status status = reopen().status();
+    EXPECT_EQ(status.code(), Code::kCorruption);
+    EXPECT_NE(status.message().find(one.said), std::string::npos) << status.message();
+  }
+}
+
+// ---- Salvage ------------------------------------------------------------------------------------
+
+class SalvageTest : public SegmentTest {
+ protected:
+  Result<std::shared_ptr<SegmentFile>> salvage(const std::string& damaged) {
+    files_.overwrite("d/" + segment_name(5), damaged);
+    return open_segment_file(&files_, "d", kStore, 5, std::nullopt, SegmentOpening::kSalvage);
+  }
+  static std::string zeroed(std::string bytes, size_t at, size_t size) {
+    return bytes.replace(at, size, size, '\0');
+  }
+};
+
+TEST_F(SalvageTest, WithoutHeaderTrailerOrTheirChecksumAllIsThere) {
+  for (const size_t size : {size_t{10}, size_t{1000}, size_t{kBlockBytes}, kBlockBytes * 3 + 7}) {
+    SCOPED_TRACE(size);
+    const Sections sections = {{1, noise(size, 1)}, {2, ""}, {3, noise(77, 2)}};
+    write(sections, 1 << 20);
+    const std::string whole = bytes();
+    const size_t trailer = whole.size() - sizeof(SegmentTrailer);
+    expect_content(*salvage(zeroed(whole, trailer, sizeof(SegmentTrailer))).value(), sections);
+    std::string other_sum = whole;
+    other_sum[trailer + offsetof(SegmentTrailer, tables_checksum)] ^= 1;
+    expect_content(*salvage(other_sum).value(), sections);
+    // The header lies in the first block: what is there is lost, the rest is not.
+    const auto headless = salvage(zeroed(whole, 0, sizeof(SegmentHeader))).value();
+    EXPECT_EQ(headless->damaged_blocks({}).value(), std::vector<uint64_t>{0});
+    EXPECT_FALSE(reopen().has_value()) << "salvage alone takes such a file";
+  }
+}
+
+TEST_F(SalvageTest, NothingIsGuessedWhereNothingFits) {
+  write({{1, noise(kBlockBytes * 2, 1)}}, 1 << 20);
+  const std::string whole = bytes();
+  const size_t trailer = whole.size() - sizeof(SegmentTrailer);
+  const std::string cut = zeroed(whole, trailer, sizeof(SegmentTrailer));
+  EXPECT_TRUE(salvage(cut).has_value());
+  // The first block, by which the guess is judged, is damaged as well.
+  EXPECT_EQ(salvage(zeroed(cut, 100, 8)).status().code(), Code::kCorruption);
+  // A file that holds no table at all.
+  EXPECT_EQ(salvage(std::string(200, 'x')).status().code(), Code::kCorruption);
+  EXPECT_EQ(salvage(std::string(kBlockBytes + 500, 'x')).status().code(), Code::kCorruption);
 }
 
 }  // namespace

@@ -458,6 +458,40 @@ TEST_F(WalTest, FailedCutIsFailStop) {
   EXPECT_EQ(write(*storage, "three").code(), Code::kUnavailable);
 }
 
+// A medium that says it has cut and has not: the bytes would come back as records.
+TEST_F(WalTest, ACutIsBelievedOnlyWhenTheSizeSaysSo) {
+  const auto lying = [](const FileCall& call) -> std::optional<FileFault> {
+    if (call.op == FileOp::kAppend) return FileFault{storage_full("full"), 10};
+    if (call.op == FileOp::kTruncate) return FileFault{Status()};
+    return std::nullopt;
+  };
+  auto storage = open();
+  ASSERT_TRUE(write(*storage, "one").ok());
+  files_.set_hook(lying);
+  EXPECT_EQ(write(*storage, "two").code(), Code::kUnavailable);
+  EXPECT_NE(storage->health().message().find("log was not cut"), std::string::npos)
+      << storage->health().message();
+  storage.reset();
+  // Nor is the torn tail that is left, when the store opens.
+  const auto reopened = try_open(files_);
+  EXPECT_EQ(reopened.status().code(), Code::kIoError);
+  EXPECT_NE(reopened.status().message().find("log changed while it was opened"), std::string::npos)
+      << reopened.status().message();
+  files_.set_hook(nullptr);
+  EXPECT_EQ(replayed(*open()), std::vector<std::string>{"one"});
+}
+
+TEST_F(WalTest, RecordsOfAGenerationThatEndedAreRefused) {
+  auto storage = open();
+  const uint64_t before = storage->generation();
+  files_.fail(FileOp::kAppend, "wal", 1, FileFault{storage_full("full")}, false);
+  ASSERT_EQ(write(*storage, "one").code(), Code::kStorageFull);
+  const Status late = storage->append("two", before).status();
+  EXPECT_EQ(late.code(), Code::kFailedPrecondition);
+  EXPECT_EQ(storage->last_lsn(), 0u) << "it has no place";
+  EXPECT_TRUE(write(*storage, "three").ok());
+}
+
 // ---- Failed syncs ------------------------------------------------------------------------------
 
 TEST_F(WalTest, FailedSyncIsFailStopAndNeverTriedAgain) {
