@@ -80,6 +80,7 @@ STAGES = [
     Stage("disconnects", 0.02, "./dev disconnects --rounds 2000 --seed {seed}", serial=True),
     Stage("soak", 0.05, "./dev soak --duration {seconds}s --kill-every 300s --quiet", serial=True,
           needs="dev soak"),
+    Stage("coverage", 0.02, "./dev coverage", serial=True, once=True, needs="dev coverage"),
     Stage("power cuts of a real kernel", 0.03, "./dev power --cuts 25 --seed {seed}", serial=True,
           needs="dev power"),
 ]

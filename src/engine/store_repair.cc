@@ -30,8 +30,6 @@ namespace {
 
 /// Written at once: a log record of a few MiB, so that memory stays small and commits are few.
 constexpr size_t kBatchBytes = size_t{4} << 20;
-/// Rows between two looks at whether to stop.
-constexpr uint32_t kRowsPerLook = 4096;
 
 constexpr std::string_view kPartialSuffix = ".partial";
 
@@ -299,7 +297,8 @@ Status StoreRepair::salvage_rootless() {
 
 Status StoreRepair::copy_rows(const SalvagedSegment& segment, const std::set<uint32_t>& dead,
                               SalvageTarget& target) {
-  uint32_t lost_since = UINT32_MAX;  // a run of lost rows is one finding
+  constexpr uint32_t kRowsPerLook = 4096;  // rows between two looks at whether to stop
+  uint32_t lost_since = UINT32_MAX;        // a run of lost rows is one finding
   Status why;
   const auto end_run = [&](uint32_t row) {
     if (lost_since == UINT32_MAX) return;

@@ -36,7 +36,7 @@ constexpr size_t kDigitsMax = 19;
 /// Digits of an exponent; more is out of the range of exact powers anyway.
 constexpr size_t kExponentDigitsMax = 3;
 
-bool is_blank(char c) {
+bool is_space(char c) {
   return c == ' ' || c == '\n' || c == '\r' || c == '\t';
 }
 
@@ -120,7 +120,7 @@ bool read_number(std::string_view text, float& out) {
   }
   const char* const end = text.data() + text.size();
   const char* const number_end = p;
-  while (p < end && is_blank(*p)) ++p;
+  while (p < end && is_space(*p)) ++p;
   if (p != end) return false;
   double value = 0;
   if (digits > kDigitsMax || mantissa > kExactMantissaMax || exponent < -kExactPowerMax ||

@@ -48,13 +48,18 @@ std::string block_of(const std::string& content, uint64_t offset) {
   return offset < content.size() ? content.substr(offset, kBlock) : std::string();
 }
 
+/// Of so many bytes one is changed and of so many lengths one cut: sanitized runs look for what
+/// happens inside, and the next byte goes through the same lines. Odd, to meet every byte of a
+/// word.
+constexpr size_t kStride = kSlowness == 1 ? 1 : 5;
+
 /// Calls `visit` for each way to damage `content`. `older`: what the file, or one of its kind, held
 /// before.
 template <typename Visit>
 void for_each_damage(const std::string& content, const std::string& older, Rng& rng,
                      const Visit& visit) {
   static const bool all_bits = number_from_environment("AIONBD_DAMAGE_ALL_BITS", 0) != 0;
-  for (size_t i = 0; i < content.size(); ++i) {
+  for (size_t i = 0; i < content.size(); i += kStride) {
     const uint64_t chosen = rng.below(8);
     for (uint64_t bit = 0; bit < 8; ++bit) {
       if (!all_bits && bit != chosen) continue;
@@ -63,7 +68,7 @@ void for_each_damage(const std::string& content, const std::string& older, Rng& 
       visit(damage);
     }
   }
-  for (size_t size = 0; size < content.size(); ++size) {
+  for (size_t size = 0; size < content.size(); size += kStride) {
     visit(Damage{"cut at " + std::to_string(size), content.substr(0, size)});
   }
   for (size_t at = 0; at < content.size(); at += kBlock) {
@@ -243,7 +248,7 @@ TEST(DamageTest, EveryDamageToAStoreIsNoticedOrHarmless) {
     damage_every_file(seed, endings);
   }
   endings.print("damaged stores loaded");
-  EXPECT_GT(endings.total(), 5000u * stores);
+  EXPECT_GT(endings.total(), 5000u / kStride * stores);
 }
 
 // ---- Backups ------------------------------------------------------------------------------------
@@ -320,7 +325,7 @@ TEST(DamageTest, EveryDamageToABackupIsNoticedOrHarmless) {
     });
   }
   endings.print("damaged backups restored");
-  EXPECT_GT(endings.refused, 1000u);
+  EXPECT_GT(endings.refused, 1000u / kStride);
 }
 
 // ---- Indexes ------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ class Store {
 
   /// Of so many operations one has its images checked: all of them but in sanitized runs, which are
   /// there for what happens inside.
-  static constexpr uint64_t kChecked = kSlowness == 1 ? 1 : 4;
+  static constexpr uint64_t kChecked = kSlowness == 1 ? 1 : 8;
 
   void watch(Promise promise, int depth) {
     promise_ = promise;

@@ -7,10 +7,9 @@
 // AIONBD_FAULT_SEEDS sets the number of histories of each kind.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
 #include "engine/engine.h"
 #include "io/sim_file_system.h"
+#include "test/long_runs.h"
 #include "test/model/history.h"
 
 namespace aionbd {
@@ -20,8 +19,7 @@ constexpr char kDir[] = "store";
 constexpr uint64_t kOperations = 120;
 
 uint64_t seeds_count() {
-  const char* text = std::getenv("AIONBD_FAULT_SEEDS");
-  return text == nullptr ? 60 : std::strtoull(text, nullptr, 10);
+  return number_from_environment("AIONBD_FAULT_SEEDS", kSlowness == 1 ? 60 : 20);
 }
 
 bool refused_for_space(const Status& status) {

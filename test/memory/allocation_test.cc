@@ -3,7 +3,7 @@
 // nothing, or it is done; what follows works; a reopened store agrees.
 //
 // A program of its own, because it replaces operator new (shortage.cc). AIONBD_ALLOCATION_STEP=1
-// tries every n; the default is every 7th.
+// tries every n; the default is every 7th, and every 35th in sanitized runs.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -13,6 +13,7 @@
 #include <functional>
 #include <thread>
 
+#include "base/sanitized.h"
 #include "base/thread_pool.h"
 #include "engine/engine.h"
 #include "test/memory/shortage.h"
@@ -23,7 +24,8 @@ namespace {
 
 uint64_t step() {
   const char* text = std::getenv("AIONBD_ALLOCATION_STEP");
-  return text == nullptr ? 7 : std::strtoull(text, nullptr, 10);
+  if (text != nullptr) return std::strtoull(text, nullptr, 10);
+  return kSanitized ? 35 : 7;
 }
 
 constexpr CollectionOptions kOptions{.dimension = 2, .metric = {}};
