@@ -18,6 +18,7 @@
 #include "engine/store_verify.h"
 #include "io/sim_file_system.h"
 #include "storage/backup.h"
+#include "test/long_runs.h"
 
 namespace aionbd {
 namespace {
@@ -27,6 +28,10 @@ constexpr char kBackups[] = "backups";
 /// Where checks put things, in an image of their own.
 constexpr char kScratch[] = "scratch";
 
+/// Sanitized runs, which are there for what happens inside, cut at this share of the operations;
+/// and images that must come of it at least.
+constexpr double kShareCut = kSlowness == 1 ? 1 : 0.25;
+constexpr uint64_t kImagesMin = kSlowness == 1 ? 80 : 20;
 /// Of the operations at depth 2, the share that is cut.
 double depth_two_share() {
   const char* text = std::getenv("AIONBD_BACKUP_CUTS");
@@ -90,7 +95,7 @@ class BackupCrashTest : public testing::Test {
     files.set_hook([&](const FileCall& call) -> std::optional<FileFault> {
       if (!is_mutation(call.op) || HasFatalFailure()) return std::nullopt;
       for (size_t kind = 0; kind < kCrashKindsCount; ++kind) {
-        if (!rng_.chance(share)) continue;
+        if (!rng_.chance(share * kShareCut)) continue;
         ++images_;
         const std::string place = where + " | before " + std::string(file_op_name(call.op)) + " " +
                                   call.path + " kind " + std::to_string(kind);
@@ -207,7 +212,7 @@ TEST_F(BackupCrashTest, BackupLeavesTheEarlierOnesOrOneMore) {
   });
   check_backups(files_, 2, "at the end");
   RecordProperty("images", static_cast<int>(images_));
-  EXPECT_GT(images_, 8U * 10U);
+  EXPECT_GT(images_, kImagesMin);
 }
 
 // The second and the third of three backups stay, whole, wherever the power goes while the third is
@@ -243,7 +248,7 @@ TEST_F(BackupCrashTest, RemovingOlderBackupsLeavesTheOthersWhole) {
   EXPECT_EQ(leftovers(files_), std::vector<std::string>());
   check_backups(files_, kKeep, "at the end");
   RecordProperty("images", static_cast<int>(images_));
-  EXPECT_GT(images_, 8U * 10U);
+  EXPECT_GT(images_, kImagesMin);
 }
 
 TEST_F(BackupCrashTest, RestoreLeavesTheOldStoreOrTheNewOne) {
@@ -272,7 +277,7 @@ TEST_F(BackupCrashTest, RestoreLeavesTheOldStoreOrTheNewOne) {
   EXPECT_EQ(content_of(files_, kStore).value(), contents_[0]);
   EXPECT_EQ(content_of(files_, "store.replaced").value(), old_);
   RecordProperty("images", static_cast<int>(images_));
-  EXPECT_GT(images_, 8U * 10U);
+  EXPECT_GT(images_, kImagesMin);
 }
 
 // Into a place where nothing was: nothing, or the whole store.
