@@ -10,13 +10,13 @@
 #include "engine/store_verify.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <map>
 #include <set>
 
 #include "engine/catalog.h"
 #include "engine/index_file.h"
+#include "engine/op.h"
 #include "engine/sealed_segment.h"
 #include "engine/segment_sections.h"
 #include "engine/store_findings.h"
@@ -354,11 +354,8 @@ Status StoreVerifier::check_rows(const SealedSegment& segment, const CatalogEntr
       fail(values.error().message());
       return {};
     }
-    bool finite = true;  // bytes always are
-    if (const float* floats = values->values.floats; floats != nullptr) {
-      finite = std::all_of(floats, floats + entry.options.dimension,
-                           [](float value) { return std::isfinite(value); });
-    }
+    const float* floats = values->values.floats;  // bytes are finite
+    const bool finite = floats == nullptr || all_finite(std::span(floats, entry.options.dimension));
     if (entry.options.strict_finite && !finite) fail("a value is not finite");
     if (row % kRowsPerLook == 0 && !meter_.within(0)) return unavailable("stopped between rows");
   }
