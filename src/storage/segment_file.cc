@@ -106,8 +106,8 @@ class SegmentImage final : public SegmentFile {
   }
 
  private:
+  /// REQUIRES: length > 0.
   Result<Bytes> verified(uint64_t offset, uint64_t length) const override {
-    if (length == 0) return Bytes();
     const uint64_t last = (offset + length - 1) / kBlockBytes;
     for (uint64_t block = offset / kBlockBytes; block <= last; ++block) {
       if (!is_verified(block)) [[unlikely]]
@@ -272,8 +272,9 @@ class SegmentImage final : public SegmentFile {
     uint64_t end = sizeof(SegmentHeader);
     for (uint64_t i = 0; i < trailer_.sections_count; ++i) {
       const auto entry = read_as<SectionEntry>(tables.subspan(i * sizeof(SectionEntry)));
+      // An offset that is right is at most `at`: `end` is, and `at` is aligned.
       const bool good = entry.reserved == 0 && entry.offset == align_up(end, kSectionAlignment) &&
-                        entry.offset <= at && entry.bytes <= at - entry.offset;
+                        entry.bytes <= at - entry.offset;
       if (!good) return damaged("section table is wrong", at + i * sizeof(SectionEntry));
       end = entry.offset + entry.bytes;
       sections_.push_back(entry);

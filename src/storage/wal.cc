@@ -201,8 +201,7 @@ Result<Ticket> Wal::append(std::string record, uint64_t generation, RecordEffect
                                std::to_string(generation_));
   }
   // Looked at under the lock: what passes is in the queue before `write_queued` empties it.
-  if (effect == RecordEffect::kAdds && options_.reserve != nullptr &&
-      !options_.reserve->growth_allowed()) {
+  if (effect == RecordEffect::kAdds && !options_.reserve->growth_allowed()) {
     return storage_full("disk is full: only deletes are taken until there is space again");
   }
   pending.lsn = last_lsn_ + 1;
@@ -423,11 +422,11 @@ Status Wal::refusal_of(const Ticket& ticket) const {
                         std::to_string(ticket.lsn));
 }
 
-/// How a generation ended; null: it has not, or too long ago.
+/// How a generation ended; null: too long ago. REQUIRES: it is not the current one.
 const Wal::Ending* Wal::ending_of(uint64_t generation) const {
   // Endings are consecutive, the last one is of the generation before this.
   const uint64_t age = generation_ - generation;
-  return age == 0 || age > endings_.size() ? nullptr : &endings_[endings_.size() - age];
+  return age > endings_.size() ? nullptr : &endings_[endings_.size() - age];
 }
 
 // ---- Groups ------------------------------------------------------------------------------------
@@ -449,8 +448,8 @@ void Wal::write_until(Lsn target) {
 /// Writes one group from the queue and decides its records, whose threads are woken by what comes
 /// next. REQUIRES: ownership.
 void Wal::write_group() {
-  wake_decided();  // by the group before
-  if (queue_.empty() || !health_.ok()) return;
+  wake_decided();              // by the group before
+  if (queue_.empty()) return;  // a fail-stop empties it, too
   const size_t count =
       std::min<size_t>(queue_.size(), std::max<uint32_t>(options_.group_commit_batch_max, 1));
   group_.assign(std::make_move_iterator(queue_.begin()),
@@ -479,8 +478,9 @@ void Wal::write_group() {
   }
 }
 
+/// REQUIRES: `lsn` is newly written, or it is synced.
 void Wal::note_written(Lsn lsn, bool synced) {
-  if (!synced && synced_lsn_ == written_lsn_ && lsn > written_lsn_) {
+  if (!synced && synced_lsn_ == written_lsn_) {
     oldest_unsynced_ = options_.clock->now();
     timer_wake_.notify_all();
   }

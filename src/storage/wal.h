@@ -28,7 +28,7 @@ struct WalOptions {
   Logger logger;
   std::string dir;
   uint64_t store_id = 0;
-  const SpaceReserve* reserve = nullptr;  // whether records that add are taken; null: always
+  const SpaceReserve* reserve = nullptr;  // whether records that add are taken
   Durability durability;
   uint32_t group_commit_batch_max = 16;
   std::chrono::milliseconds group_commit_delay{0};
