@@ -309,9 +309,11 @@ class SegmentImage final : public SegmentFile {
 /// Takes the bytes of a segment being written. Thread safety: single owner.
 class SegmentTarget {
  public:
-  virtual ~SegmentTarget() = default;  // before `finish` succeeded: leaves nothing behind
+  virtual ~SegmentTarget() = default;  // before `keep`: leaves nothing behind
   virtual Status append(std::span<const Bytes> parts) = 0;
   virtual Result<std::unique_ptr<MappedFile>> finish() = 0;
+  /// What was finished stays: it has been given out.
+  virtual void keep() {}
 };
 
 class FileTarget final : public SegmentTarget {
@@ -323,7 +325,7 @@ class FileTarget final : public SegmentTarget {
   ~FileTarget() override {
     file_.reset();
     // What cannot be removed now is an orphan, and is removed at the next open.
-    if (!finished_) as_memory_allows([this] { static_cast<void>(files_->remove(path_)); });
+    if (!kept_) as_memory_allows([this] { static_cast<void>(files_->remove(path_)); });
   }
 
   /// Takes space for the whole file, where the file system can.
@@ -339,17 +341,16 @@ class FileTarget final : public SegmentTarget {
     if (allocated_) RETURN_IF_ERROR(file_->truncate(file_->size()));
     RETURN_IF_ERROR(file_->sync());
     file_.reset();
-    ASSIGN_OR_RETURN(auto image, files_->map(path_));
-    finished_ = true;
-    return image;
+    return files_->map(path_);
   }
+  void keep() override { kept_ = true; }
 
  private:
   FileSystem* files_;
   std::unique_ptr<WritableFile> file_;
   std::string path_;
   bool allocated_ = false;
-  bool finished_ = false;
+  bool kept_ = false;
 };
 
 /// Aligned as a mapped file is, so that sections begin at cache lines here too.
@@ -452,6 +453,7 @@ class BufferedSegmentWriter final : public SegmentWriter {
     const SegmentStamp stamp{trailer.file_bytes, trailer.checksum};
     ASSIGN_OR_RETURN(auto file, open_segment_image(std::move(image), name_, store_id_, id_, stamp));
     if (finished_) finished_(file);
+    target_->keep();
     return file;
   }
 

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cstddef>
+#include <cstring>
 #include <functional>
+#include <new>
 
 #include "base/rng.h"
 #include "io/sim_file_system.h"
@@ -119,6 +121,36 @@ TEST_F(SegmentTest, WriterRefusesMisuse) {
   EXPECT_FALSE(writer->append(as_bytes_of("x")).ok());
 }
 
+TEST_F(SegmentTest, SectionsAreBounded) {
+  auto writer = create_segment_on_heap(6, nullptr);
+  for (SectionTag tag = 0; tag < kSectionsMax; ++tag) ASSERT_TRUE(writer->begin_section(tag).ok());
+  ASSERT_TRUE(writer->append(as_bytes_of("the last")).ok());
+  const Status refused = writer->begin_section(kSectionsMax);
+  EXPECT_EQ(refused.code(), Code::kInternal);
+  EXPECT_NE(refused.message().find("too many"), std::string::npos) << refused.message();
+  const auto file = writer->finish().value();
+  EXPECT_EQ(file->places().size(), size_t{kSectionsMax});
+  EXPECT_EQ(as_text(file->section(kSectionsMax - 1).value().all().value()), "the last");
+}
+
+TEST_F(SegmentTest, SpaceIsTakenOnlyWhereTheFileSystemCan) {
+  for (const bool can : {true, false}) {
+    if (!can) files_.fail(FileOp::kAllocate, ".seg", 1, {failed_precondition("cannot")}, false);
+    auto writer = create_segment_file(&files_, "d", kStore, 5, nullptr, 1 << 20).value();
+    EXPECT_EQ(files_.used_bytes(), can ? 1u << 20 : 0u);
+    ASSERT_TRUE(writer->begin_section(1).ok());
+    ASSERT_TRUE(writer->append(as_bytes_of("content")).ok());
+    expect_content(*writer->finish().value(), {{1, "content"}});
+    EXPECT_EQ(files_.used_bytes(), bytes().size()) << "what was taken too much is given back";
+    writer.reset();
+    ASSERT_TRUE(files_.remove("d/" + segment_name(5)).ok());
+  }
+  files_.fail(FileOp::kAllocate, ".seg", 1, {storage_full("full")}, false);
+  EXPECT_EQ(create_segment_file(&files_, "d", kStore, 5, nullptr, 1 << 20).status().code(),
+            Code::kStorageFull);
+  EXPECT_TRUE(files_.list("d").value().empty());
+}
+
 TEST_F(SegmentTest, UnfinishedFileIsRemoved) {
   auto writer = create_segment_file(&files_, "d", kStore, 5, nullptr).value();
   ASSERT_TRUE(writer->begin_section(1).ok());
@@ -139,7 +171,52 @@ TEST_F(SegmentTest, UnfinishedFileIsRemoved) {
   files_.fail(FileOp::kAppend, ".seg", 1, FileFault{io_error("EIO")}, false);
   EXPECT_EQ(writer->append(as_bytes_of(noise(2 << 20, 1))).code(), Code::kIoError);
   EXPECT_EQ(writer->append(as_bytes_of("x")).code(), Code::kIoError) << "the first error stays";
+  EXPECT_EQ(writer->begin_section(2).code(), Code::kIoError);
   EXPECT_EQ(writer->finish().status().code(), Code::kIoError);
+}
+
+TEST_F(SegmentTest, PaddingMayBeWhatTheMediumRefuses) {
+  // With what aligns the next section, or the end, the writer's buffer is full.
+  const std::string text = noise((size_t{1} << 20) - sizeof(SegmentHeader) - 10, 1);
+  for (const bool next : {true, false}) {
+    auto writer = create_segment_file(&files_, "d", kStore, 5, nullptr).value();
+    ASSERT_TRUE(writer->begin_section(1).ok());
+    ASSERT_TRUE(writer->append(as_bytes_of(text)).ok());
+    files_.fail(FileOp::kAppend, ".seg", 1, FileFault{storage_full("full")}, false);
+    if (next) {
+      EXPECT_EQ(writer->begin_section(2).code(), Code::kStorageFull);
+    }
+    EXPECT_EQ(writer->finish().status().code(), Code::kStorageFull);
+    EXPECT_EQ(writer->finish().status().code(), Code::kStorageFull) << "the first error stays";
+    writer.reset();
+    files_.set_hook(nullptr);
+    EXPECT_TRUE(files_.list("d").value().empty());
+  }
+  expect_content(*write({{1, text}, {2, "x"}}, text.size()), {{1, text}, {2, "x"}});
+}
+
+TEST_F(SegmentTest, AFileThatIsNotGivenOutIsRemoved) {
+  bool told = false;
+  auto writer =
+      create_segment_file(&files_, "d", kStore, 5, [&](const auto&) { told = true; }).value();
+  ASSERT_TRUE(writer->begin_section(1).ok());
+  ASSERT_TRUE(writer->append(as_bytes_of("content")).ok());
+  // The medium took every byte, and shows others.
+  files_.set_hook([&](const FileCall& call) -> std::optional<FileFault> {
+    if (call.op == FileOp::kMap) files_.overwrite(call.path, std::string(500, '\0'));
+    return std::nullopt;
+  });
+  EXPECT_EQ(writer->finish().status().code(), Code::kCorruption);
+  EXPECT_FALSE(told);
+  writer.reset();
+  files_.set_hook(nullptr);
+  EXPECT_TRUE(files_.list("d").value().empty());
+  // There is no memory to take it.
+  const auto full = [](const auto&) { throw std::bad_alloc(); };
+  writer = create_segment_file(&files_, "d", kStore, 5, full).value();
+  EXPECT_THROW(static_cast<void>(writer->finish()), std::bad_alloc);
+  writer.reset();
+  EXPECT_TRUE(files_.list("d").value().empty());
 }
 
 /// Opens and reads everything; true when every byte came back unchanged.
@@ -245,6 +322,49 @@ TEST_F(SegmentTest, CopiesAreVerifiedAsWell) {
   EXPECT_EQ(file->verify().code(), Code::kCorruption);
 }
 
+/// An image whose bytes cannot be copied while it is told so.
+class RefusedImage final : public MappedFile {
+ public:
+  RefusedImage(std::string_view bytes, const bool* refused)
+      : lines_(bytes.size() / sizeof(uint64_t)), refused_(refused) {
+    std::memcpy(lines_.data(), bytes.data(), bytes.size());
+  }
+  Bytes bytes() const override { return std::as_bytes(std::span(lines_)); }
+  Status read_at(uint64_t offset, std::span<std::byte> out) const override {
+    return *refused_ ? io_error("EIO") : MappedFile::read_at(offset, out);
+  }
+
+ private:
+  std::vector<uint64_t> lines_;  // as every segment file, a multiple of eight bytes
+  const bool* refused_;
+};
+
+TEST_F(SegmentTest, CopiesThatTheMediumRefusesAreNoDamage) {
+  const std::string text = noise(kBlockBytes * 2, 1);
+  write({{1, text}}, 1 << 20);
+  bool refused = false;
+  const auto file = open_segment_image(std::make_unique<RefusedImage>(bytes(), &refused), "image",
+                                       kStore, 5, std::nullopt)
+                        .value();
+  const Section section = file->section(1).value();
+  std::string out(100, '-');
+  const auto read = [&] { return section.read(0, std::as_writable_bytes(std::span(out))); };
+  for (const bool verified_before : {false, true}) {
+    if (verified_before) {
+      EXPECT_TRUE(read().ok());
+    }
+    refused = true;
+    out.assign(out.size(), '-');
+    EXPECT_EQ(read().code(), Code::kIoError) << verified_before;
+    EXPECT_EQ(out, std::string(out.size(), '-')) << "nothing is given out";
+    EXPECT_EQ(file->verify().code(), Code::kIoError) << "of the blocks that are left";
+    refused = false;
+  }
+  EXPECT_TRUE(file->verify().ok());
+  EXPECT_TRUE(read().ok());
+  EXPECT_EQ(out, text.substr(0, out.size()));
+}
+
 TEST_F(SegmentTest, SwappedBlocksAndStrangersAreFound) {
   const std::string same(kBlockBytes * 3, 'x');
   write({{1, same}}, 1 << 20);
@@ -265,6 +385,12 @@ TEST_F(SegmentTest, SwappedBlocksAndStrangersAreFound) {
   write({{1, same}}, 1 << 20);
   EXPECT_TRUE(reopen().has_value());
   EXPECT_FALSE(reopen(stamp).has_value()) << "not the one the manifest names";
+  const auto now = reopen().value();
+  EXPECT_TRUE(reopen(SegmentStamp{now->file_bytes(), now->trailer_checksum()}).has_value());
+  for (const SegmentStamp& other : {SegmentStamp{now->file_bytes() + 8, now->trailer_checksum()},
+                                    SegmentStamp{now->file_bytes(), now->trailer_checksum() ^ 1}}) {
+    EXPECT_EQ(reopen(other).status().code(), Code::kCorruption);
+  }
 }
 
 TEST_F(SegmentTest, PlacesAreInFileOrder) {
@@ -353,6 +479,7 @@ const ForgedCase kForgedCases[] = {
     {"belongs to another store", [](SegmentParts& p) { ++p.header.store_id; }},
     {"another file's name", [](SegmentParts& p) { ++p.header.segment_id; }},
     {"trailer contradicts the header", [](SegmentParts& p) { ++p.trailer.version; }},
+    {"trailer contradicts the header", [](SegmentParts& p) { p.trailer.version = 0; }},
     {"trailer contradicts the header", [](SegmentParts& p) { ++p.trailer.store_id; }},
     {"trailer contradicts the header", [](SegmentParts& p) { ++p.trailer.segment_id; }},
     {"file length differs", [](SegmentParts& p) { ++p.trailer.file_bytes; }},
@@ -426,6 +553,11 @@ TEST_F(SalvageTest, NothingIsGuessedWhereNothingFits) {
   // A file that holds no table at all.
   EXPECT_EQ(salvage(std::string(200, 'x')).status().code(), Code::kCorruption);
   EXPECT_EQ(salvage(std::string(kBlockBytes + 500, 'x')).status().code(), Code::kCorruption);
+  // The smallest file there is: its tables are one checksum, and with more there is no room.
+  create_segment_file(&files_, "d", kStore, 5, nullptr).value()->finish().value();
+  const std::string empty = zeroed(bytes(), bytes().size() - sizeof(SegmentTrailer), 8);
+  EXPECT_TRUE(salvage(empty).has_value());
+  EXPECT_EQ(salvage(zeroed(empty, 0, 8)).status().code(), Code::kCorruption);
 }
 
 }  // namespace
