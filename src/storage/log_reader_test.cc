@@ -94,6 +94,11 @@ MadeLog two_records() {
   return MadeLog(1).record("one").record("two");
 }
 
+/// Larger than what is read at a time, so that each has to be read by itself.
+std::string large_payload() {
+  return std::string(size_t{5} << 20, 'x');
+}
+
 class LogReaderTest : public ::testing::Test {
  protected:
   LogReaderTest() { EXPECT_TRUE(files_.make_dirs(kDir).ok()); }
@@ -259,8 +264,7 @@ TEST_F(LogReaderTest, EveryRuleOfAFrameEndsTheLog) {
 }
 
 TEST_F(LogReaderTest, MarksAndLargeRecordsAreRead) {
-  // Larger than what is read at a time, so that each has to be read by itself.
-  const std::string large(size_t{5} << 20, 'x');
+  const std::string large = large_payload();
   MadeLog log(1);
   log.mark(FrameType::kEpoch, [](FrameHeader& h) { h.epoch = kLaterEpoch; });
   const auto later = [](FrameHeader& h) { h.epoch = kLaterEpoch; };
@@ -282,7 +286,7 @@ TEST_F(LogReaderTest, WhatTheMediumRefusesIsNoDamage) {
   }
   files_.set_hook({});
   // The file becomes shorter behind what was read of it.
-  put(path_of(1), MadeLog(1).record(std::string(size_t{5} << 20, 'x')).bytes());
+  put(path_of(1), MadeLog(1).record(large_payload()).bytes());
   LogReader reader = LogReader::open(&files_, kDir, kStore, 1).value();
   files_.overwrite(path_of(1), log.bytes());
   const Status status = reader.next().status();
@@ -290,6 +294,33 @@ TEST_F(LogReaderTest, WhatTheMediumRefusesIsNoDamage) {
   EXPECT_NE(status.message().find("became shorter: 'store/wal-0000000000000001.log' at offset 64"),
             std::string::npos)
       << status.message();
+}
+
+TEST_F(LogReaderTest, WhatWasRefusedOnceIsReadWhenAskedAgain) {
+  put(path_of(1), MadeLog(1).record(large_payload()).record("two").bytes());
+  for (uint64_t nth = 1;; ++nth) {  // the first record, the header behind it
+    LogReader reader = LogReader::open(&files_, kDir, kStore, 1).value();
+    files_.fail(FileOp::kRead, "wal", nth, FileFault{io_error("EIO")}, false);
+    std::vector<Lsn> lsns;
+    int refused = 0;
+    while (lsns.size() < 2) {
+      const auto frame = reader.next();
+      if (frame.has_value()) {
+        ASSERT_TRUE(frame->has_value()) << reader.problem();
+        lsns.push_back((*frame)->header.lsn);
+      } else {
+        ASSERT_EQ(frame.status().code(), Code::kIoError);
+        ASSERT_EQ(++refused, 1);
+      }
+    }
+    files_.set_hook({});
+    EXPECT_EQ(lsns, (std::vector<Lsn>{1, 2}));
+    EXPECT_FALSE(reader.next().value().has_value());
+    if (refused == 0) {
+      EXPECT_EQ(nth, 3U);
+      break;
+    }
+  }
 }
 
 // ---- Salvage ------------------------------------------------------------------------------------
@@ -344,6 +375,45 @@ TEST_F(LogReaderTest, SalvageGoesOnBehindDamageWithWhatMayFollow) {
     ASSERT_TRUE(reader.skip_damage().value());
     EXPECT_EQ(read_all(reader), row.lsns);
   }
+}
+
+TEST_F(LogReaderTest, WhatTheMediumRefusesEndsNoSalvage) {
+  // The damage is as large as what is read at a time, and so is what follows.
+  put(path_of(1), MadeLog(1)
+                      .record("one")
+                      .record(large_payload(), [](FrameHeader& h) { h.payload_checksum ^= 1; })
+                      .record(large_payload())
+                      .bytes());
+  for (uint64_t nth = 1;; ++nth) {
+    LogReader reader = LogReader::open(&files_, kDir, kStore, 1).value();
+    EXPECT_EQ(read_all(reader), std::vector<Lsn>{1});
+    files_.fail(FileOp::kRead, "wal", nth, FileFault{io_error("EIO")}, false);
+    Result<bool> skipped = reader.skip_damage();
+    files_.set_hook({});
+    if (skipped.has_value()) {
+      EXPECT_EQ(nth, 3U) << "one of headers, one of the whole frame";
+      break;
+    }
+    EXPECT_EQ(skipped.status().code(), Code::kIoError);
+    EXPECT_FALSE(reader.next().value().has_value()) << "still at the damage";
+    ASSERT_TRUE(reader.skip_damage().value());
+    EXPECT_EQ(read_all(reader), std::vector<Lsn>{3});
+  }
+}
+
+TEST_F(LogReaderTest, SalvageGoesBackFromAProofThatIsFarBehind) {
+  const auto group = [](FrameHeader& h) { h.durable_lsn = 1; };
+  const MadeLog log = MadeLog(1)
+                          .record("one")
+                          .record("two")
+                          .record("three", group)
+                          .record(large_payload(), group)
+                          .record("five");
+  LogReader reader = open(MadeLog(log).flip(log.at(1)).bytes()).value();
+  EXPECT_EQ(read_all(reader), std::vector<Lsn>{1});
+  EXPECT_EQ(reader.find_proof(2).value(), log.at(4));
+  ASSERT_TRUE(reader.skip_damage().value());
+  EXPECT_EQ(read_all(reader), (std::vector<Lsn>{3, 4, 5}));
 }
 
 TEST_F(LogReaderTest, AFileWithoutItsHeaderIsReadFromItsFirstFrame) {
@@ -587,6 +657,29 @@ TEST_F(ScanTest, WhatTheMediumRefusesIsNoDamage) {
       }
       EXPECT_EQ(status.code(), Code::kIoError) << status.to_string();
     }
+  }
+}
+
+TEST_F(ScanTest, ALongLogIsRefusedByTheMediumAnywhere) {
+  // Records that are read each by itself, and a torn one, behind which a proof is looked for.
+  put(path_of(1),
+      MadeLog(1).record(large_payload()).record("two").record(large_payload()).cut(1).bytes());
+  const auto scanned = [&] { return scan_log(&files_, kDir, kStore, {1}, 0, 0); };
+  const LogScan scan = scanned().value();
+  EXPECT_EQ(scan.last_lsn, 2U);
+  const auto replayed = [&] {
+    return replay_log(&files_, kDir, kStore, scan, [](Lsn, Bytes) { return Status(); });
+  };
+  // The header, the first record, what follows it; the scan also the torn one to its end.
+  for (const auto& [reads, run] :
+       {std::pair<uint64_t, std::function<Status()>>(4, [&] { return scanned().status(); }),
+        std::pair<uint64_t, std::function<Status()>>(3, replayed)}) {
+    for (uint64_t nth = 1; nth <= reads; ++nth) {
+      files_.fail(FileOp::kRead, "wal", nth, FileFault{io_error("EIO")}, false);
+      EXPECT_EQ(run().code(), Code::kIoError) << nth << " of " << reads;
+    }
+    files_.fail(FileOp::kRead, "wal", reads + 1, FileFault{io_error("EIO")}, false);
+    EXPECT_TRUE(run().ok()) << reads;
   }
 }
 

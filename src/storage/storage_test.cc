@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "io/sim_file_system.h"
 #include "storage/format.h"
 
 namespace aionbd {
@@ -186,6 +187,120 @@ TEST_F(StorageTest, MissingManifestWithDataIsCorruption) {
   write(*open(), "one");
   std::filesystem::remove(dir_.path() + "/store/MANIFEST");
   EXPECT_EQ(Storage::open(options()).status().code(), Code::kCorruption);
+}
+
+/// On a simulated disk, which fails when told.
+class SimStorageTest : public StorageTest {
+ protected:
+  StorageOptions sim_options() {
+    StorageOptions out = options();
+    out.dir = "store";
+    out.files = &files_;
+    return out;
+  }
+  std::unique_ptr<Storage> open() { return Storage::open(sim_options()).value(); }
+
+  SimFileSystem files_;
+};
+
+/// A directory without a manifest.
+struct RootlessCase {
+  const char* name;
+  std::vector<std::pair<std::string, std::string>> files;
+  bool first_start;
+};
+
+TEST_F(SimStorageTest, OnlyWhatAFirstStartLeavesIsTakenForOne) {
+  const std::string header(sizeof(LogHeader), '\0');
+  const RootlessCase cases[] = {
+      {"nothing", {}, true},
+      {"an empty log", {{log_name(1), ""}}, true},
+      {"a log of a header", {{log_name(1), header}}, true},
+      {"a log of more", {{log_name(1), header + "x"}}, false},
+      {"a later log", {{log_name(2), header}}, false},
+      {"two logs", {{log_name(1), header}, {log_name(2), ""}}, false},
+      {"a segment", {{segment_name(1), ""}}, false},
+      {"a log of a header and a segment", {{log_name(1), header}, {segment_name(1), ""}}, false},
+  };
+  for (const RootlessCase& row : cases) {
+    SCOPED_TRACE(row.name);
+    const auto files = std::make_unique<SimFileSystem>();
+    ASSERT_TRUE(files->make_dirs("store").ok());
+    for (const auto& [name, content] : row.files) {
+      ASSERT_TRUE(files->create("store/" + name).has_value());
+      files->overwrite("store/" + name, content);
+    }
+    StorageOptions out = sim_options();
+    out.files = files.get();
+    const auto opened = Storage::open(out);
+    EXPECT_EQ(opened.has_value(), row.first_start) << opened.status().to_string();
+    if (row.first_start) continue;
+    EXPECT_EQ(opened.status().code(), Code::kCorruption);
+    EXPECT_NE(opened.status().message().find("'store/MANIFEST' is not there"), std::string::npos)
+        << opened.status().message();
+    for (const auto& [name, content] : row.files) {
+      EXPECT_EQ(files->read("store/" + name, 1000).value(), content) << "untouched";
+    }
+  }
+}
+
+TEST_F(SimStorageTest, AnUnfinishedFirstStartIsNotJudgedUnseen) {
+  ASSERT_TRUE(files_.make_dirs("store").ok());
+  ASSERT_TRUE(files_.create("store/" + log_name(1)).has_value());
+  files_.fail(FileOp::kFileSize, "wal", 1, FileFault{io_error("EIO")}, false);
+  EXPECT_EQ(Storage::open(sim_options()).status().code(), Code::kIoError);
+  files_.set_hook(nullptr);
+  EXPECT_FALSE(files_.file_size("store/MANIFEST").has_value());
+  write(*open(), "one");
+  EXPECT_EQ(replayed(*open()), std::vector<std::string>{"one"});
+}
+
+TEST_F(SimStorageTest, NothingIsPublishedThatCannotBeSynced) {
+  StorageOptions out = sim_options();
+  out.durability.sync_on_write = false;
+  auto storage = Storage::open(out).value();
+  write(*storage, "one");
+  ASSERT_TRUE(storage->publish("old", {}, 1).ok()) << "it is synced for that";
+  write(*storage, "two");
+  files_.fail(FileOp::kSync, "wal", 1, FileFault{io_error("EIO")}, false);
+  EXPECT_EQ(storage->publish("new", {}, 2).code(), Code::kUnavailable);
+  EXPECT_EQ(storage->health().code(), Code::kUnavailable);
+  for (const CrashKind kind : {CrashKind::kDropAll, CrashKind::kKeepAll}) {
+    const auto image = files_.crash_image(kind, 1);
+    out.files = image.get();
+    const auto found = Storage::open(out).value();
+    EXPECT_EQ(found->catalog(), "old");
+    EXPECT_EQ(found->replay_after(), 1u);
+  }
+}
+
+TEST_F(SimStorageTest, WhileTheReserveIsUsedNothingIsAdded) {
+  EXPECT_EQ(open()->use_reserve(), nullptr) << "there is none";
+  StorageOptions out = sim_options();
+  out.reserve_bytes = 1 << 20;
+  auto storage = Storage::open(out).value();
+  EXPECT_EQ(storage->reserve_held_bytes(), out.reserve_bytes);
+  write(*storage, "one");
+  const uint64_t generation = storage->generation();
+  {
+    const auto use = storage->use_reserve();
+    ASSERT_NE(use, nullptr);
+    EXPECT_EQ(storage->reserve_held_bytes(), 0u);
+    EXPECT_EQ(storage->append("two", generation).status().code(), Code::kStorageFull);
+    EXPECT_EQ(storage->last_lsn(), 1u) << "it has no place";
+    const Ticket freeing = storage->append("delete", generation, RecordEffect::kFrees).value();
+    EXPECT_TRUE(storage->commit(freeing).ok());
+  }
+  EXPECT_EQ(storage->generation(), generation) << "nothing else was refused for it";
+  write(*storage, "three");
+  files_.fail(FileOp::kSync, "wal", 1, FileFault{io_error("EIO")}, false);
+  EXPECT_EQ(storage->sync().code(), Code::kOk) << "there is nothing to sync";
+  const Ticket last = storage->append("four", generation).value();
+  EXPECT_EQ(storage->commit(last).code(), Code::kUnavailable);
+  EXPECT_EQ(storage->use_reserve(), nullptr) << "nobody can write";
+  EXPECT_EQ(storage->reserve_uses(), 1u);
+  storage.reset();
+  EXPECT_EQ(replayed(*open()), (std::vector<std::string>{"one", "delete", "three", "four"}));
 }
 
 TEST_F(StorageTest, MissingLogOrSegmentIsCorruption) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <new>
 #include <thread>
 
 #include "io/sim_file_system.h"
@@ -19,11 +20,12 @@ class WalTest : public ::testing::Test {
     StorageOptions out;
     out.dir = "store";
     out.files = files;
-    out.clock = &system_clock_source();
+    out.clock = clock_;
     out.durability = durability_;
     out.group_commit_batch_max = batch_max_;
     out.group_commit_delay = delay_;
     out.logger = Logger([this](LogLevel level, std::string_view line) {
+      if (no_memory_to_log_) throw std::bad_alloc();
       if (level >= LogLevel::kWarning) warnings_.emplace_back(line);
     });
     return out;
@@ -52,7 +54,9 @@ class WalTest : public ::testing::Test {
   Durability durability_;
   uint32_t batch_max_ = 16;
   std::chrono::milliseconds delay_{0};
+  const Clock* clock_ = &system_clock_source();
   std::vector<std::string> warnings_;
+  bool no_memory_to_log_ = false;
 };
 
 bool is_prefix(const std::vector<std::string>& part, const std::vector<std::string>& whole) {
@@ -296,6 +300,22 @@ TEST_F(TornLogTest, FramesOfACutTailStayDead) {
   EXPECT_EQ(replayed(*try_open(*again).value()), std::vector<std::string>{""});
 }
 
+TEST_F(TornLogTest, AFullDiskThatCannotCutKeepsTheStoreShut) {
+  // Half of the epoch's frame gets in and stays: nothing may be written behind it.
+  auto files = with_log(log_);
+  files->set_hook([](const FileCall& call) -> std::optional<FileFault> {
+    if (call.op == FileOp::kAppend) return FileFault{storage_full("full"), 20};
+    if (call.op == FileOp::kTruncate) return FileFault{io_error("EIO")};
+    return std::nullopt;
+  });
+  EXPECT_EQ(try_open(*files).status().code(), Code::kIoError);
+  files->set_hook(nullptr);
+  EXPECT_EQ(files->read(kLog, 1 << 20).value().size(), log_.size() + 20);
+  auto storage = try_open(*files).value();
+  EXPECT_EQ(storage->metrics().wal_discarded_bytes.value(), 20u);
+  EXPECT_EQ(replayed(*storage), records_);
+}
+
 // ---- Group commit ------------------------------------------------------------------------------
 
 TEST_F(WalTest, ConcurrentWritersAllGetTheirAnswer) {
@@ -342,6 +362,39 @@ TEST_F(WalTest, LeaderWaitsForCompanyWhenTold) {
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(storage->metrics().group_commits.value(), 1u) << "a full group";
   EXPECT_LT(std::chrono::steady_clock::now() - start, delay_) << "does not wait on";
+}
+
+/// The machine's clock, and who asks for the time is known.
+class WatchedClock : public Clock {
+ public:
+  MonotonicTime now() const override {
+    if (asked) asked();
+    return system_clock_source().now();
+  }
+  std::function<void()> asked;
+};
+
+TEST_F(WalTest, NothingIsWrittenWhenWritingEndsWhileTheOwnerWaits) {
+  delay_ = std::chrono::milliseconds(1000);
+  WatchedClock clock;
+  clock_ = &clock;
+  auto storage = open();
+  const std::string before = log_bytes();
+  files_.fail(FileOp::kSyncDir, "store", 1, FileFault{io_error("EIO")}, false);
+  std::thread publisher;
+  Status published;
+  // The owner asks for the time, under the lock, when it begins to wait for company; that long it
+  // does without the lock.
+  clock.asked = [&] {
+    if (publisher.joinable()) return;
+    publisher = std::thread([&] { published = storage->publish("c", {}, 0); });
+  };
+  EXPECT_EQ(write(*storage, "one").code(), Code::kUnavailable);
+  publisher.join();
+  EXPECT_EQ(published.code(), Code::kUnavailable);
+  EXPECT_EQ(storage->committed_lsn(), 0u);
+  storage.reset();
+  EXPECT_TRUE(log_bytes() == before) << "neither a record nor a seal";
 }
 
 TEST_F(WalTest, CommitOfWhatWasNeverAppendedIsOurDefect) {
@@ -445,17 +498,23 @@ TEST_F(WalTest, FullDiskDoesNotKeepTheStoreShut) {
 }
 
 TEST_F(WalTest, FailedCutIsFailStop) {
-  auto storage = open();
-  ASSERT_TRUE(write(*storage, "one").ok());
-  files_.set_hook([](const FileCall& call) -> std::optional<FileFault> {
-    if (call.op == FileOp::kAppend) return FileFault{storage_full("full"), 10};
-    if (call.op == FileOp::kTruncate) return FileFault{io_error("EIO")};
-    return std::nullopt;
-  });
-  EXPECT_EQ(write(*storage, "two").code(), Code::kUnavailable);
-  files_.set_hook(nullptr);
-  EXPECT_EQ(storage->health().code(), Code::kUnavailable);
-  EXPECT_EQ(write(*storage, "three").code(), Code::kUnavailable);
+  // Neither cut, nor cut and nobody says how long the file is.
+  for (const FileOp op : {FileOp::kTruncate, FileOp::kFileSize}) {
+    SimFileSystem files;
+    auto storage = try_open(files).value();
+    ASSERT_TRUE(write(*storage, "one").ok());
+    files.set_hook([op](const FileCall& call) -> std::optional<FileFault> {
+      if (call.op == FileOp::kAppend) return FileFault{storage_full("full"), 10};
+      if (call.op == op) return FileFault{io_error("EIO")};
+      return std::nullopt;
+    });
+    EXPECT_EQ(write(*storage, "two").code(), Code::kUnavailable);
+    files.set_hook(nullptr);
+    EXPECT_EQ(storage->health().code(), Code::kUnavailable);
+    EXPECT_EQ(write(*storage, "three").code(), Code::kUnavailable);
+    storage.reset();
+    EXPECT_EQ(replayed(*try_open(files).value()), std::vector<std::string>{"one"});
+  }
 }
 
 // A medium that says it has cut and has not: the bytes would come back as records.
@@ -479,6 +538,46 @@ TEST_F(WalTest, ACutIsBelievedOnlyWhenTheSizeSaysSo) {
       << reopened.status().message();
   files_.set_hook(nullptr);
   EXPECT_EQ(replayed(*open()), std::vector<std::string>{"one"});
+}
+
+// A caller would take it for a shortage of its own.
+TEST_F(WalTest, ARefusalForMemoryIsUnavailable) {
+  auto storage = open();
+  files_.fail(FileOp::kAppend, "wal", 1, FileFault{resource_exhausted("out of memory")}, false);
+  EXPECT_EQ(write(*storage, "one").code(), Code::kUnavailable);
+  EXPECT_TRUE(storage->health().ok());
+  EXPECT_EQ(storage->last_lsn(), 0u);
+  EXPECT_TRUE(write(*storage, "two").ok());
+  storage.reset();
+  EXPECT_EQ(replayed(*open()), std::vector<std::string>{"two"});
+}
+
+TEST_F(WalTest, WithoutMemoryForAnErrorWritingEnds) {
+  // No text can be made: of what the medium said, then of what is told of it.
+  for (const bool medium : {true, false}) {
+    SimFileSystem files;
+    auto storage = try_open(files).value();
+    ASSERT_TRUE(write(*storage, "one").ok());
+    const Ticket lost = storage->append("two", storage->generation()).value();
+    const Ticket queued = storage->append("three", storage->generation()).value();
+    files.set_hook([medium](const FileCall& call) -> std::optional<FileFault> {
+      if (call.op != FileOp::kAppend) return std::nullopt;
+      if (medium) throw std::bad_alloc();
+      return FileFault{storage_full("full"), 10};
+    });
+    no_memory_to_log_ = !medium;
+    EXPECT_EQ(storage->commit(lost).code(), Code::kUnavailable);
+    EXPECT_EQ(storage->commit(queued).code(), Code::kUnavailable);
+    EXPECT_NE(storage->health().message().find("out of memory"), std::string::npos)
+        << storage->health().message();
+    EXPECT_EQ(storage->generation(), 1u) << "none began of which anybody could write";
+    files.set_hook(nullptr);
+    no_memory_to_log_ = false;
+    EXPECT_EQ(write(*storage, "four").code(), Code::kUnavailable);
+    EXPECT_EQ(storage->committed_lsn(), 1u);
+    storage.reset();
+    EXPECT_EQ(replayed(*try_open(files).value()), std::vector<std::string>{"one"});
+  }
 }
 
 TEST_F(WalTest, RecordsOfAGenerationThatEndedAreRefused) {
@@ -527,6 +626,102 @@ TEST_F(WalTest, FailedSyncIsFailStopAndNeverTriedAgain) {
       ASSERT_TRUE(reopened.has_value()) << reopened.status().to_string();
       EXPECT_GE(replayed(**reopened).size(), 1u);
     }
+  }
+}
+
+TEST_F(WalTest, FailedSyncOfAnEpochIsFailStop) {
+  auto storage = open();
+  ASSERT_TRUE(write(*storage, "one").ok());
+  files_.fail(FileOp::kAppend, "wal", 1, FileFault{storage_full("full"), 10}, false);
+  ASSERT_EQ(write(*storage, "two").code(), Code::kStorageFull);
+  // What was cut off can show again: no record is written before the epoch is durable.
+  files_.fail(FileOp::kSync, "wal", 1, FileFault{io_error("EIO")}, false);
+  EXPECT_EQ(write(*storage, "three").code(), Code::kUnavailable);
+  EXPECT_EQ(storage->health().code(), Code::kUnavailable);
+  EXPECT_EQ(log_bytes().find("three"), std::string::npos);
+  storage.reset();
+  EXPECT_EQ(replayed(*open()), std::vector<std::string>{"one"});
+}
+
+TEST_F(WalTest, ASyncWritesWhatIsQueuedOrSaysWhyNot) {
+  auto storage = open();
+  const Ticket lost = storage->append("one", storage->generation()).value();
+  files_.fail(FileOp::kAppend, "wal", 1, FileFault{storage_full("full")}, false);
+  EXPECT_EQ(storage->sync().code(), Code::kStorageFull);
+  EXPECT_EQ(storage->generation(), 2u);
+  EXPECT_EQ(storage->commit(lost).code(), Code::kStorageFull);
+  const Ticket kept = storage->append("two", storage->generation()).value();
+  EXPECT_TRUE(storage->sync().ok());
+  EXPECT_EQ(storage->committed_lsn(), 1u);
+  EXPECT_TRUE(storage->commit(kept).ok());
+  const Ticket undecided = storage->append("three", storage->generation()).value();
+  files_.fail(FileOp::kSync, "wal", 1, FileFault{io_error("EIO")}, false);
+  EXPECT_EQ(storage->sync().code(), Code::kUnavailable);
+  EXPECT_EQ(storage->commit(undecided).code(), Code::kUnavailable);
+  EXPECT_EQ(replayed(*try_open(*files_.crash_image(CrashKind::kDropAll, 1)).value()),
+            std::vector<std::string>{"two"});
+}
+
+TEST_F(WalTest, ASyncThatWaitedIsToldThatItsRecordsWereDropped) {
+  auto storage = open();
+  // Whether it asks in time, while the medium is slow to refuse, is chance: it is given longer.
+  Status synced;
+  for (auto slow = std::chrono::milliseconds(10); synced.ok(); slow *= 2) {
+    ASSERT_LT(slow, std::chrono::seconds(20));
+    std::thread waiting;
+    files_.set_hook([&](const FileCall& call) -> std::optional<FileFault> {
+      if (call.op != FileOp::kAppend || waiting.joinable()) return std::nullopt;
+      waiting = std::thread([&] { synced = storage->sync(); });
+      std::this_thread::sleep_for(slow);
+      return FileFault{storage_full("full")};
+    });
+    EXPECT_EQ(write(*storage, "dropped").code(), Code::kStorageFull);
+    waiting.join();
+  }
+  EXPECT_EQ(synced.code(), Code::kStorageFull) << synced.to_string();
+  files_.set_hook(nullptr);
+  EXPECT_TRUE(storage->sync().ok()) << "nothing is left to sync";
+  EXPECT_EQ(storage->last_lsn(), 0u);
+}
+
+TEST_F(WalTest, TheFirstReasonStays) {
+  auto storage = open();
+  ASSERT_TRUE(write(*storage, "one").ok());
+  // While a publish syncs the directory, a write fails; then so does the directory.
+  files_.set_hook([&](const FileCall& call) -> std::optional<FileFault> {
+    if (call.op == FileOp::kSync) return FileFault{io_error("of the log")};
+    if (call.op != FileOp::kSyncDir) return std::nullopt;
+    EXPECT_EQ(write(*storage, "two").code(), Code::kUnavailable);
+    return FileFault{io_error("of the directory")};
+  });
+  EXPECT_EQ(storage->publish("c", {}, 0).code(), Code::kUnavailable);
+  EXPECT_NE(storage->health().message().find("of the log"), std::string::npos)
+      << storage->health().message();
+  EXPECT_EQ(warnings_.size(), 1u) << "told once";
+}
+
+TEST_F(WalTest, ALogThatFailsWhenItIsClosedIsNotSealed) {
+  // Written by the closing itself, or before and not yet synced.
+  for (const bool queued : {true, false}) {
+    SimFileSystem files;
+    durability_.sync_on_write = queued;
+    durability_.sync_every_n_writes = 100;
+    auto storage = try_open(files).value();
+    ASSERT_TRUE(write(*storage, "one").ok());
+    ASSERT_TRUE(storage->sync().ok());
+    const Ticket last = storage->append("two", storage->generation()).value();
+    if (!queued) {
+      EXPECT_TRUE(storage->commit(last).ok());
+    }
+    files.fail(FileOp::kSync, "wal", 1, FileFault{io_error("EIO")}, false);
+    files.start_trace();
+    storage.reset();
+    const std::vector<std::string> calls = files.take_trace();
+    ASSERT_FALSE(calls.empty());
+    EXPECT_EQ(calls.size(), queued ? 2u : 1u) << "neither a seal nor another sync";
+    EXPECT_EQ(calls.back(), std::string("sync ") + kLog);
+    EXPECT_EQ(replayed(*try_open(*files.crash_image(CrashKind::kDropAll, 1)).value()),
+              std::vector<std::string>{"one"});
   }
 }
 
@@ -606,6 +801,79 @@ TEST_F(PolicyTest, SyncsByTimeWithoutFurtherWrites) {
   EXPECT_EQ(count, 1u);
   std::this_thread::sleep_for(std::chrono::milliseconds(150));
   EXPECT_EQ(syncs(), 0u) << "nothing left to sync";
+}
+
+/// Stands still until told, and tells when a thread has been told that it is later.
+class SteppedClock : public Clock {
+ public:
+  MonotonicTime now() const override {
+    const bool later = later_;
+    if (later) asked_ = true;
+    return MonotonicTime(std::chrono::hours(later ? 2 : 1));
+  }
+  void step() { later_ = true; }
+  bool asked_since() const { return asked_; }
+
+ private:
+  std::atomic<bool> later_{false};
+  mutable std::atomic<bool> asked_{false};
+};
+
+TEST_F(PolicyTest, AFailedSyncIsFailStopUnderEveryPolicy) {
+  for (const bool by_time : {false, true}) {
+    SimFileSystem files;
+    SteppedClock clock;
+    clock_ = &clock;
+    durability_.sync_on_write = false;
+    durability_.sync_interval = std::chrono::seconds(by_time ? 1 : 0);
+    auto storage = try_open(files).value();
+    std::atomic<uint64_t> tried{0};
+    files.set_hook([&](const FileCall& call) -> std::optional<FileFault> {
+      if (call.op != FileOp::kSync) return std::nullopt;
+      ++tried;
+      return FileFault{io_error("EIO")};
+    });
+    ASSERT_TRUE(write(*storage, "x").ok()) << "it needs none";
+    EXPECT_TRUE(storage->health().ok());
+    clock.step();
+    if (!by_time) {
+      EXPECT_EQ(storage->sync().code(), Code::kUnavailable);
+    }
+    for (int i = 0; i < 2000 && storage->health().ok(); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    EXPECT_EQ(storage->health().code(), Code::kUnavailable);
+    EXPECT_EQ(write(*storage, "y").code(), Code::kUnavailable);
+    EXPECT_EQ(storage->sync().code(), Code::kUnavailable);
+    storage.reset();
+    EXPECT_EQ(tried, 1u) << "never again";
+  }
+}
+
+TEST_F(PolicyTest, TheTimerRestsOnWhatAnotherSyncBrought) {
+  for (const bool refused : {false, true}) {
+    SimFileSystem files;
+    SteppedClock clock;
+    clock_ = &clock;
+    durability_.sync_on_write = false;
+    durability_.sync_interval = std::chrono::seconds(1);
+    auto storage = try_open(files).value();
+    ASSERT_TRUE(write(*storage, "x").ok());
+    std::atomic<uint64_t> tried{0};
+    files.set_hook([&](const FileCall& call) -> std::optional<FileFault> {
+      if (call.op != FileOp::kSync || ++tried != 1) return std::nullopt;
+      // Time passes while the medium is busy. The timer asks for it under the lock, and keeps the
+      // lock until it waits for the file.
+      clock.step();
+      while (!clock.asked_since()) std::this_thread::yield();
+      EXPECT_EQ(storage->committed_lsn(), 1u);
+      if (refused) return FileFault{io_error("EIO")};
+      return std::nullopt;
+    });
+    EXPECT_EQ(storage->sync().code(), refused ? Code::kUnavailable : Code::kOk);
+    storage.reset();
+    EXPECT_EQ(tried, refused ? 1u : 2u) << "but for the seal";
+  }
 }
 
 }  // namespace
