@@ -23,8 +23,10 @@ FILES = [
     "src/storage/segment_file.cc", "src/storage/storage.cc", "src/storage/store_files.cc",
     "src/engine/catalog.cc", "src/engine/engine.cc", "src/engine/maintenance.cc",
 ]
-PROGRAMS = ["storage_test", "engine_test", "crash_test", "server_test", "model_test", "history_test", "formats_test",
-            "regressions_test", "memory_test"]
+PROGRAMS = [
+    "storage_test", "engine_test", "crash_test", "server_test", "model_test", "history_test",
+    "formats_test", "regressions_test", "memory_test",
+]
 
 Gap = collections.namedtuple("Gap", "file line text never")
 

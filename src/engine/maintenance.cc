@@ -211,7 +211,7 @@ Status Maintenance::checkpoint_locked() {
   ASSIGN_OR_RETURN(Lsn cut, context_->storage->rotate_log());
   std::vector<Sealed> jobs;
   for (const auto& collection : collections_()) {
-    ASSIGN_OR_RETURN(FrozenRows frozen, collection->freeze());
+    FrozenRows frozen = collection->freeze();
     // The log is all there is of what a damaged collection has not sealed: keep it for repair.
     // Asked after freeze, which gives nothing of a damaged one.
     if (!collection->quarantine_reason().empty()) cut = replay_after_;

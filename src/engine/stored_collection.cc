@@ -953,7 +953,7 @@ void StoredCollection::finish_recovery() {
 
 // ---- maintenance --------------------------------------------------------------------------------
 
-Result<FrozenRows> StoredCollection::freeze() {
+FrozenRows StoredCollection::freeze() {
   MutexLock lock(mutex_);
   FrozenRows out;
   if (quarantined_.load(std::memory_order_relaxed)) return out;

@@ -101,7 +101,7 @@ class StoredCollection final : public Collection,
 
   // ---- maintenance, one thread at a time ----
   /// Retires the open segment. Nothing to seal: no parts.
-  Result<FrozenRows> freeze();
+  FrozenRows freeze();
   /// Publishes everything up to `last`. Errors: unavailable if those writes were rolled back.
   Status publish_frozen(const Ticket& last);
   /// Live rows as published that are not sealed yet.

@@ -11,6 +11,7 @@
 
 #include "engine/engine.h"
 #include "io/sim_file_system.h"
+#include "test/long_runs.h"
 #include "test/model/history.h"
 
 namespace aionbd {
@@ -195,6 +196,146 @@ TEST(SweepTest, EveryCallOfEveryProtocolFailsInEveryWay) {
     }
   }
   EXPECT_GT(runs, 300u);
+}
+
+// ---- Merges and indexes -------------------------------------------------------------------------
+
+/// Work that changes no content.
+struct Upkeep {
+  const char* name;
+  bool sync_on_write;
+  uint32_t compact_after;
+  bool merges;         // several segments, with rows that have died
+  bool rows_die;       // also while the index of the merged segment is built
+  bool is_checkpoint;  // else optimize
+};
+
+constexpr Upkeep kUpkeeps[] = {
+    {"checkpoint without sync on write", false, 1000, true, false, true},
+    {"checkpoint that compacts", true, 2, true, false, true},
+    {"checkpoint that compacts, without sync on write", false, 2, true, false, true},
+    {"index of a segment", true, 1000, false, false, false},
+    {"merge with an index", true, 1000, true, false, false},
+    {"merge with an index while rows die", true, 1000, true, true, false},
+};
+
+constexpr char kName[] = "a";
+constexpr uint64_t kManyRows = 600;  // an index is made of 512
+
+/// As `run`, for work of that kind.
+std::string run(const Upkeep& upkeep, const Failure& failure, uint64_t n, bool& fired) {
+  SimFileSystem files;
+  ManualClock clock;
+  const EngineEnvironment environment{&files, &clock};
+  DatabaseOptions chosen = options();
+  chosen.durability = {upkeep.sync_on_write, 0, {}};
+  chosen.compact_after = 1000;  // not while it is prepared
+  chosen.disk_reserve_bytes = 0;
+  chosen.recall_audit = false;
+  chosen.index_warmup_on_boot = false;
+  ModelState state;
+  const auto change = [&state](Database& database, const Operation& operation) {
+    EXPECT_TRUE(operation.apply(database, state).ok()) << operation.describe();
+    state = operation.apply(state);
+  };
+  auto database = open_database(chosen, environment).value();
+  change(*database, Operation::create(kName, kOptions));
+  change(*database, Operation::upsert(kName, points_of(0, kManyRows, 1)));
+  change(*database, Operation::checkpoint());
+  if (upkeep.merges) {
+    change(*database, Operation::upsert(kName, points_of(kManyRows - 50, 100, 2)));
+    change(*database, Operation::remove(kName, ids_of(10, 20)));
+    change(*database, Operation::checkpoint());
+    change(*database, Operation::upsert(kName, points_of(kManyRows, 100, 3)));
+    change(*database, Operation::remove(kName, ids_of(40, 20)));
+  }
+  database.reset();
+  chosen.compact_after = upkeep.compact_after;
+  database = open_database(chosen, environment).value();
+  if (!upkeep.is_checkpoint) {
+    SearchRequest request;
+    const std::vector<float> query = {1, 2};
+    request.query = query;
+    request.metric = Metric::kL2;
+    // A merged segment gets an index of what was asked for once, another when it is asked often.
+    for (int i = 0; i < (upkeep.merges ? 1 : 3000); ++i) {
+      EXPECT_TRUE(database->collection(kName).value()->search(request).has_value());
+    }
+  }
+
+  std::atomic<uint64_t> calls{0};
+  std::atomic<bool> inside{false};
+  uint64_t segments = 0;
+  files.set_hook([&](const FileCall& call) -> std::optional<FileFault> {
+    if (inside) return std::nullopt;
+    const bool segment = call.path.ends_with(".seg");
+    if (segment && call.op == FileOp::kCreate) ++segments;
+    // The third file, after the open rows and the merged ones: the index.
+    if (upkeep.rows_die && segment && call.op == FileOp::kAppend && segments == 3) {
+      ++segments;
+      inside = true;
+      change(*database, Operation::remove(kName, ids_of(100, 30)));
+      change(*database, Operation::checkpoint());
+      inside = false;
+    }
+    if (!failure.hits(call) || ++calls != n) return std::nullopt;
+    FileFault fault = failure.fault;
+    if (failure.half) fault.bytes_written = call.bytes / 2;
+    return fault;
+  });
+  const auto collection = database->collection(kName).value();
+  const Status done = upkeep.is_checkpoint ? database->checkpoint() : collection->optimize();
+  fired = calls >= n;
+  files.set_hook({});
+  if (!fired && !done.ok()) return "fails without a fault: " + done.to_string();
+  if (!fired && upkeep.rows_die && segments < 4) return "no row died in time";
+  if (!fired && !upkeep.is_checkpoint) {
+    for (const SegmentStats& segment : collection->stats().value().segments) {
+      if (segment.sealed && segment.rows > 0 && segment.indexes.empty()) return "without an index";
+    }
+  }
+  if (!database->health().quarantined.empty()) return "the collection is quarantined";
+  if (!holds_exactly(*database, state)) return "holds another state after " + done.to_string();
+  const auto image = files.crash_image(CrashKind::kRandom, n);
+  if (database->health().storage_available) {
+    clock.advance(std::chrono::hours(1));
+    for (const Operation& next :
+         {Operation::upsert(kName, points_of(5, 10, 9)), Operation::checkpoint()}) {
+      const Status works = next.apply(*database, state);
+      if (!works.ok()) return next.describe() + " afterwards: " + works.to_string();
+      state = next.apply(state);
+      if (!holds_exactly(*database, state)) return next.describe() + " afterwards: differs";
+    }
+  }
+  const bool stopped = !database->health().storage_available;
+  database.reset();
+  const auto after_cut = open_database(chosen, {image.get(), &clock});
+  if (!after_cut) return "after a power cut: " + after_cut.error().to_string();
+  const auto reopened = open_database(chosen, environment);
+  if (!reopened) return "reopening: " + reopened.error().to_string();
+  if (!(stopped && !upkeep.sync_on_write) && !holds_exactly(**reopened, state)) {
+    return "reopened: holds another state";
+  }
+  return "";
+}
+
+TEST(SweepTest, EveryCallOfAMergeAndOfAnIndexFailsInEveryWay) {
+  constexpr uint64_t kStep = kSlowness == 1 ? 1 : 3;
+  uint64_t runs = 0;
+  for (const Upkeep& upkeep : kUpkeeps) {
+    for (const Failure& failure : failures()) {
+      // Building an index takes longer than all the rest; of these, one way for each kind of call.
+      const std::string_view way = failure.name;
+      if (!upkeep.is_checkpoint && way != "EIO" && way != "ENOSPC") continue;
+      bool fired = true;
+      for (uint64_t n = 1; fired; n += kStep) {
+        ASSERT_EQ(run(upkeep, failure, n, fired), "")
+            << upkeep.name << ", " << failure.name << " at call " << n;
+        ++runs;
+      }
+    }
+  }
+  EXPECT_GT(runs, 200u / kStep);
 }
 
 }  // namespace
