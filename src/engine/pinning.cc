@@ -55,7 +55,10 @@ uint64_t merge_bytes(uint64_t rows) {
 
 Pinning::Pinning(EngineContext& context, std::function<Collections()> collections,
                  ProcessMemory& memory)
-    : context_(context), collections_(std::move(collections)), memory_(memory) {}
+    : context_(context),
+      collections_(std::move(collections)),
+      memory_(memory),
+      next_give_back_(context.clock->now() + kGiveBackEvery) {}
 
 Pinning::~Pinning() {
   context_.budget.release(pinned_.load());
@@ -161,9 +164,14 @@ void Pinning::end_build() {
 // ---- what goes past the plan --------------------------------------------------------------------
 
 void Pinning::look() {
+  const MonotonicTime now = context_.clock->now();
+  MonotonicTime give_back = next_give_back_.load(std::memory_order_relaxed);
+  if (now >= give_back &&
+      next_give_back_.compare_exchange_strong(give_back, now + kGiveBackEvery)) {
+    memory_.give_back_freed();
+  }
   const uint64_t limit = context_.budget.limit();
   if (limit == 0) return;
-  const MonotonicTime now = context_.clock->now();
   MonotonicTime due = next_look_.load(std::memory_order_relaxed);
   if (now < due || !next_look_.compare_exchange_strong(due, now + kLookEvery)) return;
   const uint64_t before = memory_.resident_bytes();

@@ -19,7 +19,8 @@
 // looked at as the process' resident memory, every kLookEvery at most: over the budget, files that
 // are not pinned leave it first, then freed memory is given back, then the rows of the pinned.
 //
-// Without a limit nothing is decided and everything is read in place. A store in memory cannot
+// Without a limit nothing is decided and everything is read in place; freed memory is given back now
+// and then all the same. A store in memory cannot
 // leave anything on disk: there the bytes are counted, and builds and writes find less room.
 #pragma once
 
@@ -48,6 +49,10 @@ inline constexpr uint64_t kIndexRowsMin = 4096;
 inline constexpr std::chrono::milliseconds kLookEvery{50};
 /// After a look that could not help.
 inline constexpr std::chrono::milliseconds kLookRestMax{5000};
+
+/// Freed memory is given back once in so long while writes come, with a limit or without: between
+/// what stays, batches and checkpoints leave free pieces that would add up for days.
+inline constexpr std::chrono::seconds kGiveBackEvery{60};
 
 /// What one build may take; 0: any amount.
 uint64_t build_memory_max(uint64_t limit);
@@ -115,6 +120,7 @@ class Pinning {
 
   // Own synchronisation.
   std::atomic<MonotonicTime> next_look_{MonotonicTime()};
+  std::atomic<MonotonicTime> next_give_back_;
   std::atomic<uint64_t> pinned_{0};
   std::atomic<uint64_t> on_demand_{0};
 

@@ -16,6 +16,7 @@
 #include "base/rng.h"
 #include "base/sanitized.h"
 #include "engine/engine.h"
+#include "io/sim_file_system.h"
 
 namespace aionbd {
 namespace {
@@ -285,6 +286,28 @@ TEST_F(PinningTest, BuildsAreSplitToFitAndGiveTheirMemoryBack) {
   wait_for_indexes();
   EXPECT_LT(places(*collection()).rows_bare, kIndexRowsMin);
   EXPECT_LE(metric("memory_used_bytes"), static_cast<double>(options_.memory_budget_bytes));
+}
+
+TEST(GivingBack, FreedMemoryIsGivenBackOnceAMinuteWhileWritesCome) {
+  for (const uint64_t budget : {uint64_t{0}, uint64_t{64} << 20}) {
+    ToldMemory memory;
+    ManualClock clock;
+    SimFileSystem files;
+    DatabaseOptions options;
+    options.data_dir = "store";
+    options.memory_budget_bytes = budget;
+    const auto database = open_database(options, {&files, &clock, &memory}).value();
+    const auto minute = [&] {
+      for (int i = 0; i < 10; ++i) {
+        EXPECT_TRUE(database->checkpoint().ok());
+        clock.advance(kGiveBackEvery / 10);
+      }
+    };
+    for (int minutes = 0; minutes < 5; ++minutes) {
+      EXPECT_EQ(memory.given_back, std::max(0, minutes - 1));
+      minute();
+    }
+  }
 }
 
 TEST_F(PinningTest, ABudgetTooSmallForAnyIndexServesExactly) {
