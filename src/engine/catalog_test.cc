@@ -46,6 +46,13 @@ TEST(Catalog, EveryCutIsRefused) {
     EXPECT_FALSE(decode_catalog(std::string_view(bytes).substr(0, n))) << n;
   }
   EXPECT_FALSE(decode_catalog(bytes + '\0'));
+  // More collections than there are bytes for; the count is behind the version.
+  std::string many = bytes;
+  many[sizeof(uint32_t) + 3] = '\x7f';
+  EXPECT_FALSE(decode_catalog(many));
+  std::string newer = bytes;
+  newer[0] = 9;
+  EXPECT_FALSE(decode_catalog(newer));
 }
 
 TEST(Catalog, RefusesWhatNamesAThingTwice) {
@@ -67,6 +74,8 @@ TEST(Catalog, RefusesWhatNamesAThingTwice) {
       {"one file for two indexes", [](Catalog& c) { c.collections[0].indexes[1].file = 5; }},
       {"an index in the file of a segment",
        [](Catalog& c) { c.collections[0].indexes[0].file = 12; }},
+      {"an index of no kind we know",
+       [](Catalog& c) { c.collections[0].indexes[0].kind = static_cast<IndexKind>(99); }},
       {"a segment twice", [](Catalog& c) { c.collections[0].segments.push_back(4); }},
       {"a segment of two collections", [](Catalog& c) { c.collections[1].segments[0] = 3; }},
       {"a file whose id will be given again", [](Catalog& c) { c.next_segment = 12; }},

@@ -168,9 +168,12 @@ Status Engine::recover() {
         std::make_shared<StoredCollection>(context_, entry.uid, entry.name, entry.options);
     const Status loaded = collection->load(entry.segments, entry.applied);
     collection->catalogued.indexes = entry.indexes;
+    if (loaded.code() == Code::kNotFound) {
+      return corruption("manifest contradicts its catalog: " + loaded.message());
+    }
     if (!loaded.ok()) {
       // One damaged collection does not stop the others; its files stay for repair.
-      if (loaded.code() != Code::kCorruption && loaded.code() != Code::kNotFound) return loaded;
+      if (loaded.code() != Code::kCorruption) return loaded;
       collection->catalogued = {entry.segments, entry.applied, entry.indexes};
       collection->quarantine(loaded.message());
     }

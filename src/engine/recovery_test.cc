@@ -128,18 +128,69 @@ TEST_F(RecoveryTest, ARecordThatDoesNotFitStopsItsCollectionOnly) {
 
 // Each may come only from a defect or from malice: the checksums are right.
 TEST_F(RecoveryTest, ACatalogThatContradictsTheLogRefusesTheStart) {
+  record({encode_create({"other", kTwo})});
   Catalog ahead;
   ahead.collections.push_back({99, "c", kTwo, 0, {}, {}});
   Catalog applied = ahead;
   applied.collections[0].uid = 1;
   applied.collections[0].applied = 99;
-  for (const std::string& bytes :
-       {std::string("no catalog"), encode_catalog(ahead), encode_catalog(applied)}) {
+  Catalog unlisted = ahead;
+  unlisted.next_segment = 8;
+  unlisted.collections[0].uid = 1;
+  unlisted.collections[0].segments = {7};
+  for (const std::string& bytes : {std::string("no catalog"), encode_catalog(ahead),
+                                   encode_catalog(applied), encode_catalog(unlisted)}) {
     ASSERT_TRUE(storage()->publish(bytes, {}, 0).ok());
     const auto opened = open();
     ASSERT_FALSE(opened.has_value());
     EXPECT_EQ(opened.error().code(), Code::kCorruption) << opened.error().to_string();
   }
+}
+
+TEST_F(RecoveryTest, AMissingSegmentStopsItsCollectionOnly) {
+  std::string segment;
+  {
+    const auto database = open().value();
+    ASSERT_TRUE(database->create_collection("a", kTwo).value()->upsert(points(0, 3)));
+    ASSERT_TRUE(database->checkpoint().ok());
+    ASSERT_TRUE(database->create_collection("b", kTwo));
+  }
+  const std::vector<std::string> files = files_.list(kStore).value();
+  for (const std::string& name : files) {
+    if (name.ends_with(".seg")) segment = name;
+  }
+  ASSERT_TRUE(files_.remove(std::string(kStore) + "/" + segment).ok());
+  for (int start = 0; start < 2; ++start) {
+    const auto database = open().value();
+    EXPECT_EQ(database->health().quarantined, std::vector<std::string>{"a"});
+    EXPECT_TRUE(database->collection("b").value()->upsert(points(0, 3)));
+    const Status done = database->checkpoint();
+    EXPECT_TRUE(done.ok()) << done.to_string();
+  }
+}
+
+// Somebody was tidying up.
+TEST_F(RecoveryTest, ALogFileThatIsGoneBeforeItIsRemovedIsNoError) {
+  const auto database = open().value();
+  const auto collection = database->create_collection("c", kTwo).value();
+  ASSERT_TRUE(collection->upsert(points(0, 3)));
+  int removed = 0;
+  bool inside = false;
+  files_.set_hook([&](const FileCall& call) -> std::optional<FileFault> {
+    if (call.op == FileOp::kRemove && call.path.ends_with(".log") && !inside) {
+      inside = true;
+      EXPECT_TRUE(files_.remove(call.path).ok());
+      inside = false;
+      ++removed;
+    }
+    return std::nullopt;
+  });
+  EXPECT_TRUE(database->checkpoint().ok());
+  EXPECT_EQ(removed, 1);
+  files_.set_hook({});
+  ASSERT_TRUE(collection->upsert(points(3, 3)));
+  EXPECT_TRUE(database->checkpoint().ok());
+  EXPECT_EQ(collection->count(nullptr).value(), 6u);
 }
 
 // Whatever fails in a start, in whatever way: it fails as a whole, with an error of the medium, or

@@ -102,6 +102,11 @@ class UnreadableFileTest : public StoreTest {
     };
   }
 
+  std::string text_of_file(const std::string& name) {
+    std::ifstream in(file(name), std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  }
+
   static bool is_refusal(Code code) {
     return code == Code::kCorruption || code == Code::kUnavailable || code == Code::kIoError;
   }
@@ -167,6 +172,58 @@ TEST_F(UnreadableFileTest, ACutFileIsAnErrorAndNeverAWrongAnswer) {
     }
   }
   EXPECT_GE(quarantines, 2u) << "of the large segment of rows";
+}
+
+// What a merge cannot read it does not leave out: the collection stops, the others go on.
+TEST_F(UnreadableFileTest, AMergeOfACutFileStopsItsCollectionOnly) {
+  const std::string keep = root_ + "/keep";
+  std::filesystem::copy(dir_, keep);
+  for (const std::string& name : names(".seg")) {
+    const uint64_t whole = std::filesystem::file_size(keep + "/" + name);
+    if (text_of_file(name).find("row xxx") == std::string::npos) continue;  // not rows of "docs"
+    for (uint64_t part = 0; part < (whole < 100000 ? 1 : 4); ++part) {      // ids, rows
+      std::filesystem::remove_all(dir_);
+      std::filesystem::copy(keep, dir_);
+      auto database = Database::open(options_for(dir_)).value();
+      const auto docs = database->collection("docs").value();
+      const uint64_t left = whole * part / 8 / 4096 * 4096;
+      SCOPED_TRACE(name + " cut to " + std::to_string(left));
+      ASSERT_EQ(::truncate(file(name).c_str(), static_cast<off_t>(left)), 0);
+      const Status done = docs->optimize();
+      if (done.ok()) {
+        EXPECT_TRUE(database->health().quarantined.empty());
+        EXPECT_EQ(docs->count(nullptr).value(), kTestRows - 2);
+      } else {
+        EXPECT_TRUE(is_refusal(done.code())) << done.to_string();
+        EXPECT_EQ(database->health().quarantined, std::vector<std::string>{"docs"});
+        EXPECT_EQ(docs->upsert(docs_point()).error().code(), Code::kCorruption);
+      }
+      EXPECT_EQ(database->collection("late").value()->count(nullptr).value(), 20u);
+      EXPECT_TRUE(database->collection("late").value()->remove(std::vector<PointId>{"word 1"}));
+      EXPECT_TRUE(database->checkpoint().ok());
+    }
+  }
+}
+
+TEST_F(UnreadableFileTest, ACheckpointThatCannotReadWhatItCompactsGoesOnWithTheOthers) {
+  std::string largest;  // of "words", which has no index: a checkpoint may compact it
+  for (const std::string& name : names(".seg")) {
+    const bool of_words = text_of_file(name).find("word 2") != std::string::npos;
+    if (of_words) largest = name;
+  }
+  ASSERT_FALSE(largest.empty());
+  auto database = Database::open(options_for(dir_)).value();
+  const auto words = database->collection("words").value();
+  std::vector<PointId> most;
+  for (int i = 0; i < 280; ++i) most.push_back("word " + std::to_string(i));
+  ASSERT_TRUE(words->remove(most));
+  ASSERT_EQ(::truncate(file(largest).c_str(), 0), 0);
+  const auto late = database->collection("late").value();
+  ASSERT_TRUE(late->remove(std::vector<PointId>{"word 1"}));
+  const Status done = database->checkpoint();
+  EXPECT_TRUE(done.ok()) << done.to_string();
+  EXPECT_EQ(database->health().quarantined, std::vector<std::string>{"words"});
+  EXPECT_EQ(late->count(nullptr).value(), 19u);
 }
 
 }  // namespace
