@@ -19,9 +19,9 @@
 // looked at as the process' resident memory, every kLookEvery at most: over the budget, files that
 // are not pinned leave it first, then freed memory is given back, then the rows of the pinned.
 //
-// Without a limit nothing is decided and everything is read in place; freed memory is given back now
-// and then all the same. A store in memory cannot
-// leave anything on disk: there the bytes are counted, and builds and writes find less room.
+// Without a limit nothing is decided and everything is read in place; freed memory is given back
+// every kGiveBackEvery all the same. A store in memory cannot leave anything on disk: there the
+// bytes are counted, and builds and writes find less room.
 #pragma once
 
 #include <atomic>
