@@ -129,21 +129,25 @@ constexpr int kHeapKeptBytes = 64 << 20;
 /// accepts).
 constexpr int kHeapBlockBytesMax = 32 << 20;
 
+/// Threads share heaps, because each heap keeps the most that it ever held: not the eight for each
+/// core that the C library makes, but one, and no more than two under a memory budget.
+constexpr int kHeapsMin = 2;
+
 /// Under a memory budget, one in this many of its bytes is kept, and blocks of one in as many come
-/// from the system directly; threads share two heaps instead of having one each, which keep free
-/// memory, too.
+/// from the system directly.
 constexpr uint64_t kBudgetPartsKept = 64;
-constexpr int kHeapsWithinBudget = 2;
 
 void prepare_process(uint64_t memory_budget) {
   int kept = kHeapKeptBytes;
   int block = kHeapBlockBytesMax;
+  int heaps = std::max(kHeapsMin, static_cast<int>(std::thread::hardware_concurrency()));
   if (memory_budget != 0) {
     const uint64_t part = memory_budget / kBudgetPartsKept;
     kept = static_cast<int>(std::min<uint64_t>(part, kHeapKeptBytes));
     block = static_cast<int>(std::min<uint64_t>(part, kHeapBlockBytesMax));
-    mallopt(M_ARENA_MAX, kHeapsWithinBudget);
+    heaps = kHeapsMin;
   }
+  mallopt(M_ARENA_MAX, heaps);
   mallopt(M_MMAP_THRESHOLD, block);
   mallopt(M_TRIM_THRESHOLD, kept);
   // A peer that leaves and a full quota are errors of the call, not ends of the process.
