@@ -21,11 +21,7 @@ inline void print_counted(uint64_t count, const char* what) {
 }
 
 /// Sanitized programs are about ten times slower, and there are two kinds of them: they do so much
-/// less of what is repeated. So do those that count what they execute (the preset says so).
-#if defined(AIONBD_SLOW_BUILD)
-inline constexpr uint64_t kSlowness = 20;
-#else
+/// less of what is repeated.
 inline constexpr uint64_t kSlowness = kSanitized ? 20 : 1;
-#endif
 
 }  // namespace aionbd
