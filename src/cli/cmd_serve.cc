@@ -129,9 +129,10 @@ constexpr int kHeapKeptBytes = 64 << 20;
 /// accepts).
 constexpr int kHeapBlockBytesMax = 32 << 20;
 
-/// Threads share heaps, because each heap keeps the most that it ever held: not the eight for each
-/// core that the C library makes, but one, and no more than two under a memory budget.
-constexpr int kHeapsMin = 2;
+/// All threads share one heap, the only one whose free memory malloc_trim gives back whole: of
+/// eight for each core, which the C library makes, each keeps the most that it ever held. Small
+/// blocks come from the threads' own caches and wait for nobody.
+constexpr int kHeaps = 1;
 
 /// Under a memory budget, one in this many of its bytes is kept, and blocks of one in as many come
 /// from the system directly.
@@ -140,14 +141,12 @@ constexpr uint64_t kBudgetPartsKept = 64;
 void prepare_process(uint64_t memory_budget) {
   int kept = kHeapKeptBytes;
   int block = kHeapBlockBytesMax;
-  int heaps = std::max(kHeapsMin, static_cast<int>(std::thread::hardware_concurrency()));
   if (memory_budget != 0) {
     const uint64_t part = memory_budget / kBudgetPartsKept;
     kept = static_cast<int>(std::min<uint64_t>(part, kHeapKeptBytes));
     block = static_cast<int>(std::min<uint64_t>(part, kHeapBlockBytesMax));
-    heaps = kHeapsMin;
   }
-  mallopt(M_ARENA_MAX, heaps);
+  mallopt(M_ARENA_MAX, kHeaps);
   mallopt(M_MMAP_THRESHOLD, block);
   mallopt(M_TRIM_THRESHOLD, kept);
   // A peer that leaves and a full quota are errors of the call, not ends of the process.

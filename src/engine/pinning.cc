@@ -137,7 +137,7 @@ void Pinning::decide() {
 }
 
 Result<Pinning::Build> Pinning::begin_build(uint64_t bytes) {
-  if (context_.budget.limit() == 0) return Build(nullptr);
+  if (context_.budget.limit() == 0) return Build(this);
   MutexLock lock(mutex_);
   const uint64_t limit = context_.budget.limit();
   if (bytes <= build_memory_max(limit)) {
@@ -154,6 +154,7 @@ Result<Pinning::Build> Pinning::begin_build(uint64_t bytes) {
 
 void Pinning::end_build() {
   memory_.give_back_freed();
+  if (context_.budget.limit() == 0) return;
   MutexLock lock(mutex_);
   context_.budget.release(build_);
   build_ = 0;

@@ -80,7 +80,8 @@ class Pinning {
   /// Looks at the resident memory, if it is time. Cost: an atomic load if it is not.
   void look() EXCLUDES(mutex_);
 
-  /// What a build holds of the budget, until it ends. Thread safety: single owner.
+  /// What a build holds of the budget, until it ends; what it freed is given back to the system
+  /// then. Thread safety: single owner.
   class Build {
    public:
     Build(Build&& other) noexcept : pinning_(std::exchange(other.pinning_, nullptr)) {}
@@ -96,8 +97,8 @@ class Pinning {
     explicit Build(Pinning* pinning) : pinning_(pinning) {}
     Pinning* pinning_;
   };
-  /// One at a time. Errors: resource_exhausted, when open rows hold the memory now or it can never
-  /// fit.
+  /// With a budget, one at a time. Errors: resource_exhausted, when open rows hold the memory now
+  /// or it can never fit.
   Result<Build> begin_build(uint64_t bytes) EXCLUDES(mutex_);
 
   uint64_t pinned_bytes() const { return pinned_.load(std::memory_order_relaxed); }

@@ -310,6 +310,30 @@ TEST(GivingBack, FreedMemoryIsGivenBackOnceAMinuteWhileWritesCome) {
   }
 }
 
+TEST(GivingBack, WhatABuildFreedIsGivenBackAtItsEnd) {
+  for (const uint64_t budget : {uint64_t{0}, uint64_t{64} << 20}) {
+    ToldMemory memory;
+    ManualClock clock;  // stands still: the minute does not come
+    SimFileSystem files;
+    DatabaseOptions options;
+    options.data_dir = "store";
+    options.memory_budget_bytes = budget;
+    const auto database = open_database(options, {&files, &clock, &memory}).value();
+    CollectionOptions about;
+    about.dimension = kDim;
+    about.metric = Metric::kL2;
+    const auto held = database->create_collection("c", about).value();
+    std::vector<Point> points(kIndexRowsMin);
+    for (size_t i = 0; i < points.size(); ++i) {
+      points[i].id = PointId(i);
+      points[i].values = row_of(i);
+    }
+    ASSERT_TRUE(held->upsert(points).has_value());
+    ASSERT_TRUE(held->optimize().ok());
+    EXPECT_GE(memory.given_back, 1) << "budget " << budget;
+  }
+}
+
 TEST_F(PinningTest, ABudgetTooSmallForAnyIndexServesExactly) {
   options_.memory_budget_bytes = 2 << 20;
   ASSERT_LT(indexable_rows_max(options_.memory_budget_bytes, kDim), kIndexRowsMin);
