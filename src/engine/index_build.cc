@@ -77,12 +77,13 @@ Result<std::shared_ptr<SegmentFile>> write_index_file(
 
 Result<std::shared_ptr<SegmentFile>> write_vector_index(EngineContext& context,
                                                         const SealedSegment& segment, Metric metric,
+                                                        const SiblingIndexes& siblings,
                                                         const Cancelled& cancelled) {
   const SegmentRows rows(segment);
   // The seed is the segment's, so that the same data in the same segment gets the same index.
   ASSIGN_OR_RETURN(const BuiltIndex built,
                    build_index(rows, metric, segment.id(), context.pool.get(), cancelled,
-                               build_memory_max(context.budget.limit())));
+                               build_memory_max(context.budget.limit()), siblings));
   if (segment.failed()) return corruption("a segment to index cannot be read");
   uint64_t bytes = 0;
   RETURN_IF_ERROR(built.write([&bytes](IndexPart, Bytes part) -> Status {
@@ -100,7 +101,7 @@ Result<std::shared_ptr<SegmentFile>> write_vector_index(EngineContext& context,
 }  // namespace
 
 Status open_stored_index(Storage& storage, const CataloguedIndex& entry,
-                         const SealedSegment& segment) {
+                         const SealedSegment& segment, const SiblingIndexes& siblings) {
   ASSIGN_OR_RETURN(std::shared_ptr<SegmentFile> file, storage.open_segment(entry.file));
   if (entry.kind == IndexKind::kFields) {
     ASSIGN_OR_RETURN(FieldIndex index, open_field_index(*file, segment.rows_count()));
@@ -110,7 +111,7 @@ Status open_stored_index(Storage& storage, const CataloguedIndex& entry,
   // So the checksums at least touch no page.
   if (segment.residency() != Residency::kAll) RETURN_IF_ERROR(file->verify());
   ASSIGN_OR_RETURN(std::shared_ptr<const VectorIndex> index,
-                   open_vector_index(*file, segment.rows_count(), segment.dimension()));
+                   open_vector_index(*file, segment.rows_count(), segment.dimension(), siblings));
   if (index->metric() != entry.metric) return corruption("vector index: made for another metric");
   // Checking touched every page; which of them are hot, searches decide.
   file->forget_pages();
@@ -121,13 +122,14 @@ Status open_stored_index(Storage& storage, const CataloguedIndex& entry,
 
 Result<SegmentIndexes::Entry> build_vector_index(EngineContext& context,
                                                  const SealedSegment& segment, Metric metric,
+                                                 const SiblingIndexes& siblings,
                                                  const Cancelled& cancelled) {
   ASSIGN_OR_RETURN(std::shared_ptr<SegmentFile> file,
-                   write_vector_index(context, segment, metric, cancelled));
+                   write_vector_index(context, segment, metric, siblings, cancelled));
   const bool limited = context.budget.limit() != 0;
   if (limited) RETURN_IF_ERROR(file->verify());
   ASSIGN_OR_RETURN(std::shared_ptr<const VectorIndex> index,
-                   open_vector_index(*file, segment.rows_count(), segment.dimension()));
+                   open_vector_index(*file, segment.rows_count(), segment.dimension(), siblings));
   if (limited) file->forget_pages();
   return entry_of(std::move(file), std::move(index));
 }

@@ -10,9 +10,10 @@ namespace aionbd {
 /// Builds the index of a segment for a metric and opens it; its file is garbage until the catalog
 /// names it. Errors: corruption of a row; failed_precondition when the rows do not suit an index;
 /// unavailable when cancelled; io_error; storage_full, also where it would fit into the disk's
-/// reserve: an index only adds. Cost: that of build_index.
+/// reserve: an index only adds. `siblings`, `cancelled`, cost: as for build_index.
 Result<SegmentIndexes::Entry> build_vector_index(EngineContext& context,
                                                  const SealedSegment& segment, Metric metric,
+                                                 const SiblingIndexes& siblings,
                                                  const Cancelled& cancelled);
 
 /// The same for its payloads. Cost: a pass over them.
@@ -20,8 +21,9 @@ Result<SegmentIndexes::Fields> build_field_index(EngineContext& context,
                                                  const SealedSegment& segment,
                                                  const Cancelled& cancelled);
 
-/// Opens a stored index file and attaches it to its segment. Errors: corruption; io_error.
+/// Opens a stored index file and attaches it to its segment; shares with `siblings` as
+/// VectorIndex::open does. Errors: corruption; io_error.
 Status open_stored_index(Storage& storage, const CataloguedIndex& entry,
-                         const SealedSegment& segment);
+                         const SealedSegment& segment, const SiblingIndexes& siblings);
 
 }  // namespace aionbd

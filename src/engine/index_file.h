@@ -20,9 +20,11 @@ inline SectionTag index_tag(IndexPart part) {
 }
 
 /// Reads in place what `file` holds for a segment of `rows` rows; `file` must outlive the index.
-/// Verifies every block and checks the whole structure. Errors: corruption.
+/// Verifies every block and checks the whole structure. `siblings`: as for VectorIndex::open.
+/// Errors: corruption.
 Result<std::shared_ptr<const VectorIndex>> open_vector_index(const SegmentFile& file, uint32_t rows,
-                                                             uint32_t dimension);
+                                                             uint32_t dimension,
+                                                             const SiblingIndexes& siblings = {});
 Result<FieldIndex> open_field_index(const SegmentFile& file, uint32_t rows);
 
 }  // namespace aionbd

@@ -33,6 +33,15 @@ std::shared_ptr<const SealedSegment> as_sealed(const SegmentView& view) {
   return std::dynamic_pointer_cast<const SealedSegment>(view.segment);
 }
 
+SiblingIndexes siblings_of(const StoredCollection& collection, Metric metric) {
+  SiblingIndexes out;
+  for (const SegmentView& view : collection.sealed_segments()) {
+    std::shared_ptr<const VectorIndex> index = view.segment->vector_index(metric);
+    if (index != nullptr) out.push_back(std::move(index));
+  }
+  return out;
+}
+
 /// Bare segments to merge for an index, and the indexed ones to merge with them; fewer than two:
 /// what there is, is built as it is.
 std::vector<SegmentView> group_to_index(const std::vector<SegmentView>& bare,
@@ -412,8 +421,8 @@ Result<SegmentIndexes::Entry> IndexKeeper::build_vector(StoredCollection& collec
   RETURN_IF_ERROR(context_->storage->health());
   RETURN_IF_ERROR(context_->storage->admit_growth());  // in vain on a disk that is full
   ASSIGN_OR_RETURN(const Pinning::Build room, room_for_build(segment));
-  Result<SegmentIndexes::Entry> made =
-      build_vector_index(*context_, segment, metric, cancelled_for(collection));
+  Result<SegmentIndexes::Entry> made = build_vector_index(
+      *context_, segment, metric, siblings_of(collection, metric), cancelled_for(collection));
   // Only the rows are read there: what is damaged is the collection.
   if (!made && made.error().code() == Code::kCorruption) {
     collection.quarantine(made.error().message());
@@ -498,7 +507,8 @@ Status IndexKeeper::open_stored(StoredCollection& collection, IndexKind kind, Me
         continue;
       }
       if (kind == IndexKind::kFields) collection.note_filtered();
-      const Status opened = open_stored_index(*context_->storage, entry, *as_sealed(view));
+      const Status opened = open_stored_index(*context_->storage, entry, *as_sealed(view),
+                                              siblings_of(collection, metric));
       if (opened.ok()) {
         context_->segments_changed();
         continue;

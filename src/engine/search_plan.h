@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <forward_list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -124,6 +125,28 @@ struct Effort {
   };
   explicit Effort(size_t parts_count) : parts(parts_count) {}
   std::vector<Part> parts;
+};
+
+/// One query as the indexes of several parts take it: projected once for all that share a
+/// projection. Thread safety: single owner.
+class IndexQueries {
+ public:
+  /// `values` must outlive it.
+  IndexQueries(std::span<const float> values, VectorIndex::Query::Use use)
+      : values_(values), use_(use) {}
+
+  /// Valid as long as this object and the index.
+  const VectorIndex::Query& on(const VectorIndex& index) {
+    for (const VectorIndex::Query& asked : asked_) {
+      if (asked.suits(index)) return asked_.emplace_front(index, asked);
+    }
+    return asked_.emplace_front(index, values_, use_);
+  }
+
+ private:
+  const std::span<const float> values_;
+  const VectorIndex::Query::Use use_;
+  std::forward_list<VectorIndex::Query> asked_;
 };
 
 /// Errors: invalid_argument. REQUIRES: view, collection and request outlive the plan.

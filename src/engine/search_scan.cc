@@ -28,8 +28,9 @@ struct Task {
 /// One query against the parts of a view, with what their indexes need of it.
 struct QueryForms {
   PreparedQuery exact;
-  std::vector<std::optional<VectorIndex::Query>> bounds;  // per part with an index that is scanned
-  float seed = kFarthest;  // no better than the k-th best: rows beyond cannot be hits
+  IndexQueries queries;
+  std::vector<const VectorIndex::Query*> bounds;  // per part: for its index, if that is scanned
+  float limit;  // no better than the k-th best: rows beyond cannot be hits
 };
 
 }  // namespace
@@ -72,6 +73,11 @@ Result<size_t> scan_rows(const Plan& plan, const PreparedQuery& query, uint32_t 
   return n;
 }
 
+/// How far a hit may be, by what was found so far.
+float reach_of(const Plan& plan, const QueryForms& query, const Best& best) {
+  return std::min({best.threshold(), plan.cutoff, query.limit});
+}
+
 /// As scan_task, but only rows whose guaranteed lower bound lets them in are read.
 Result<size_t> scan_bounded(const Plan& plan, const QueryForms& query, const Task& task,
                             Best& best) {
@@ -91,15 +97,14 @@ Result<size_t> scan_bounded(const Plan& plan, const QueryForms& query, const Tas
       continue;
     }
     bounds.lower_bounds(row, n, lowest);
-    const float limit = std::min({best.threshold(), plan.cutoff, query.seed});
-    float reach = bounds.reach(limit);
+    float reach = bounds.reach(reach_of(plan, query, best));
     const size_t found = select_at_most(lowest, reach, n, near);
     for (size_t i = 0; i < found; ++i) {
       if (lowest[near[i]] > reach) continue;
       const size_t before = computed;
       RETURN_IF_ERROR(offer(plan, query.exact, task.part, row + near[i], best, &computed));
       if (computed != before) {
-        reach = bounds.reach(std::min({best.threshold(), plan.cutoff, query.seed}));
+        reach = bounds.reach(reach_of(plan, query, best));
       }
     }
     row += static_cast<RowId>(n);
@@ -108,7 +113,7 @@ Result<size_t> scan_bounded(const Plan& plan, const QueryForms& query, const Tas
 }
 
 /// As scan_task, for rows that are copied: only those wanted are.
-Result<size_t> scan_copied(const Plan& plan, const PreparedQuery& query, const Task& task,
+Result<size_t> scan_copied(const Plan& plan, const QueryForms& query, const Task& task,
                            Best& best) {
   thread_local RowCopy copy;
   const Segment& segment = *plan.view.segments[task.part].segment;
@@ -123,9 +128,9 @@ Result<size_t> scan_copied(const Plan& plan, const PreparedQuery& query, const T
       size_t j = i + 1;
       while (j < n && wanted[j] == wanted[i] + (j - i)) ++j;
       ASSIGN_OR_RETURN(const RowBlock block, copy.read(segment, plan.dim(), wanted[i], j - i));
-      query.distances(block.values, block.norms_squared, j - i, distances);
+      query.exact.distances(block.values, block.norms_squared, j - i, distances);
       for (size_t at = 0; at < j - i; ++at) {
-        if (distances[at] > best.threshold() || distances[at] > plan.cutoff) continue;
+        if (distances[at] > reach_of(plan, query, best)) continue;
         if (!has_no_direction(plan, block, at)) {
           best.push({distances[at], task.part, wanted[i + at]});
         }
@@ -138,8 +143,7 @@ Result<size_t> scan_copied(const Plan& plan, const PreparedQuery& query, const T
 }
 
 /// Scans one task's rows into `best`; returns how many distances were computed.
-Result<size_t> scan_task(const Plan& plan, const PreparedQuery& query, const Task& task,
-                         Best& best) {
+Result<size_t> scan_task(const Plan& plan, const QueryForms& query, const Task& task, Best& best) {
   const SegmentView& part = plan.view.segments[task.part];
   float distances[kScanRows];
   uint32_t near[kScanRows];
@@ -158,21 +162,20 @@ Result<size_t> scan_task(const Plan& plan, const PreparedQuery& query, const Tas
         size_t j = i + 1;
         while (j < matches && allowed[j] == allowed[i] + (j - i)) ++j;
         const size_t at = allowed[i] - row;
-        query.distances(block.values.from(at * plan.dim()), block.norms_squared + at, j - i,
-                        distances + at);
+        query.exact.distances(block.values.from(at * plan.dim()), block.norms_squared + at, j - i,
+                              distances + at);
         i = j;
       }
       for (size_t i = 0; i < matches; ++i) near[i] = allowed[i] - row;
     } else {
-      query.distances(block.values, block.norms_squared, block.count, distances);
-      const float limit = std::min(best.threshold(), plan.cutoff);
-      matches = select_at_most(distances, limit, block.count, near);
+      query.exact.distances(block.values, block.norms_squared, block.count, distances);
+      matches = select_at_most(distances, reach_of(plan, query, best), block.count, near);
     }
     computed += plan.filter ? matches : block.count;
     for (size_t i = 0; i < matches; ++i) {
       const uint32_t at = near[i];
       const RowId found = row + at;
-      if (distances[at] > best.threshold() || distances[at] > plan.cutoff) continue;
+      if (distances[at] > reach_of(plan, query, best)) continue;
       if (part.dead->contains(found) || has_no_direction(plan, block, at)) continue;
       best.push({distances[at], task.part, found});
     }
@@ -219,21 +222,21 @@ Result<float> seed_distance(const Plan& plan, std::span<const float> values,
 }
 
 Result<QueryForms> make_forms(const Plan& plan, std::span<const float> values,
-                              const std::vector<bool>& scanned, Effort& effort) {
+                              const std::vector<bool>& scanned, float limit, Effort& effort) {
   ASSIGN_OR_RETURN(PreparedQuery exact, PreparedQuery::make(plan.metric, values));
-  QueryForms forms{std::move(exact), {}, kFarthest};
+  QueryForms forms{
+      std::move(exact), IndexQueries(values, VectorIndex::Query::Use::kBounds), {}, limit};
   forms.bounds.resize(plan.parts.size());
   for (uint32_t p = 0; p < plan.parts.size(); ++p) {
     if (!scanned[p] || plan.parts[p].index == nullptr || !plan.parts[p].rows_in_place()) continue;
     // Blocks of rows are bounded together: where few of them are wanted, reading these is less.
     if (plan.parts[p].wanted.most() * kBoundsPerRead < plan.view.segments[p].rows / 2) continue;
-    forms.bounds[p].emplace(*plan.parts[p].index, values, VectorIndex::Query::Use::kBounds);
-    if (!forms.bounds[p]->usable()) {
-      forms.bounds[p].reset();
-      continue;
-    }
+    const VectorIndex::Query& bounds = forms.queries.on(*plan.parts[p].index);
+    if (!bounds.usable()) continue;
+    forms.bounds[p] = &bounds;
+    if (limit < kFarthest) continue;
     ASSIGN_OR_RETURN(const float seed, seed_distance(plan, values, forms.exact, p, effort));
-    forms.seed = std::min(forms.seed, seed);
+    forms.limit = std::min(forms.limit, seed);
   }
   return forms;
 }
@@ -242,8 +245,9 @@ Result<QueryForms> make_forms(const Plan& plan, std::span<const float> values,
 
 Result<std::vector<Candidate>> scan_parts(const SearchEnvironment& environment, const Plan& plan,
                                           std::span<const float> values,
-                                          const std::vector<bool>& scanned, Effort& effort) {
-  ASSIGN_OR_RETURN(const QueryForms query, make_forms(plan, values, scanned, effort));
+                                          const std::vector<bool>& scanned, float limit,
+                                          Effort& effort) {
+  ASSIGN_OR_RETURN(const QueryForms query, make_forms(plan, values, scanned, limit, effort));
   const std::vector<Task> tasks = make_tasks(plan, scanned);
   uint64_t rows = 0;
   for (uint32_t p = 0; p < scanned.size(); ++p)
@@ -262,10 +266,10 @@ Result<std::vector<Candidate>> scan_parts(const SearchEnvironment& environment, 
         return;
       }
       const uint32_t part = tasks[i].part;
-      const bool bounded = query.bounds[part].has_value();
+      const bool bounded = query.bounds[part] != nullptr;
       const auto scan = plan.parts[part].rows_in_place() ? scan_task : scan_copied;
       const Result<size_t> done = bounded ? scan_bounded(plan, query, tasks[i], best[lane])
-                                          : scan(plan, query.exact, tasks[i], best[lane]);
+                                          : scan(plan, query, tasks[i], best[lane]);
       if (!done) return error.note(done.error());
       effort.parts[part].computed.fetch_add(*done, std::memory_order_relaxed);
       if (bounded)
@@ -282,7 +286,7 @@ Result<std::vector<Candidate>> scan_parts(const SearchEnvironment& environment, 
 Result<std::vector<Candidate>> scan_all(const SearchEnvironment& environment, const Plan& plan,
                                         std::span<const float> values, Effort& effort) {
   return scan_parts(environment, plan, values, std::vector<bool>(plan.view.segments.size(), true),
-                    effort);
+                    kFarthest, effort);
 }
 
 }  // namespace aionbd

@@ -23,10 +23,12 @@ inline void prefetch_row(const RowValues& row, size_t dim) {
 Status offer(const Plan& plan, const PreparedQuery& query, uint32_t p, RowId row, Best& best,
              size_t* computed);
 
-/// The k best of the parts that `scanned` names.
+/// The k best of the parts that `scanned` names. `limit`: rows beyond this distance cannot be hits,
+/// whatever is found here; kFarthest: nothing is known.
 Result<std::vector<Candidate>> scan_parts(const SearchEnvironment& environment, const Plan& plan,
                                           std::span<const float> values,
-                                          const std::vector<bool>& scanned, Effort& effort);
+                                          const std::vector<bool>& scanned, float limit,
+                                          Effort& effort);
 
 /// The k best of all parts.
 Result<std::vector<Candidate>> scan_all(const SearchEnvironment& environment, const Plan& plan,

@@ -101,13 +101,13 @@ Result<bool> verify_copied(const Plan& plan, const QueryOnPart& query, uint32_t 
 /// keep; then they are the nearest wanted ones, with the recall of the plan. False when that would
 /// take reading a large part of everything: scan instead.
 Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
-                       std::span<const float> values, const PreparedQuery& exact, uint32_t p,
-                       Best& best, Effort& effort) {
+                       IndexQueries& queries, const PreparedQuery& exact, uint32_t p, Best& best,
+                       Effort& effort) {
   const SegmentView& part = plan.view.segments[p];
   const WantedRows& wanted = plan.parts[p].wanted;
   const GraphPlan& walk = *plan.parts[p].walk;
   Restriction restriction = plan.parts[p].restriction;
-  const VectorIndex::Query codes(*plan.parts[p].index, values, VectorIndex::Query::Use::kEstimates);
+  const VectorIndex::Query& codes = queries.on(*plan.parts[p].index);
   if (!codes.usable()) return false;
   const bool by_lists = walk.nprobe > 0 && restriction == Restriction::kAfterwards;
   thread_local GraphScratch scratch;
@@ -174,6 +174,7 @@ Result<Answer> walk_one(const SearchEnvironment& environment, const Plan& plan,
                         std::span<const float> values, Effort& effort) {
   ASSIGN_OR_RETURN(const PreparedQuery exact, PreparedQuery::make(plan.metric, values));
   Answer out;
+  IndexQueries queries(values, VectorIndex::Query::Use::kEstimates);
   Best best(plan.depth, plan.less);
   std::vector<bool> scanned(plan.view.segments.size(), false);
   bool any_scan = false;
@@ -182,7 +183,7 @@ Result<Answer> walk_one(const SearchEnvironment& environment, const Plan& plan,
     if (plan.parts[p].wanted.most() == 0) continue;
     bool walked = false;
     if (plan.parts[p].walk) {
-      ASSIGN_OR_RETURN(walked, walk_part(environment, plan, values, exact, p, best, effort));
+      ASSIGN_OR_RETURN(walked, walk_part(environment, plan, queries, exact, p, best, effort));
     }
     if (walked) {
       out.mode = plan.parts[p].walk->nprobe > 0 ? SearchMode::kIvf : SearchMode::kGraph;
@@ -193,7 +194,7 @@ Result<Answer> walk_one(const SearchEnvironment& environment, const Plan& plan,
   }
   if (any_scan) {
     ASSIGN_OR_RETURN(const std::vector<Candidate> more,
-                     scan_parts(environment, plan, values, scanned, effort));
+                     scan_parts(environment, plan, values, scanned, best.threshold(), effort));
     for (const Candidate& candidate : more) best.push(candidate);
   }
   uint64_t rows = 0;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/check.h"
 #include "base/rng.h"
 #include "distance/kernels.h"
 #include "distance/metric.h"
@@ -23,6 +24,9 @@ constexpr double kOutsideShareMax = 0.01;
 /// Rows that training looks at, and the floats they may take.
 constexpr size_t kSampleRowsMax = 32768;
 constexpr size_t kSampleFloatsMax = size_t{16} << 20;
+/// A projection is borrowed from an index of at least this many times the rows: learnt from fewer,
+/// a new one may be better.
+constexpr uint32_t kBorrowedRowsTimes = 2;
 /// Rows encoded together.
 constexpr size_t kEncodeRows = 1024;
 
@@ -198,9 +202,10 @@ Bytes bytes_of(const T* values, size_t n) {
 class IndexBuilder {
  public:
   IndexBuilder(const RowSource& rows, Metric metric, uint64_t seed, ThreadPool* pool,
-               const Cancelled& cancelled, uint64_t memory_max)
+               const Cancelled& cancelled, uint64_t memory_max, const SiblingIndexes& siblings)
       : source_(rows),
         memory_max_(memory_max),
+        siblings_(siblings),
         space_{metric, rows.dimension()},
         seed_(seed),
         pool_(*pool),
@@ -210,7 +215,7 @@ class IndexBuilder {
   Result<BuiltIndex> run() {
     RETURN_IF_ERROR(survey());
     RETURN_IF_ERROR(train());
-    layout_.emplace(projection_.coordinates());
+    layout_.emplace(projection_->coordinates());
     codes_.emplace(layout_->coordinates);
     RETURN_IF_ERROR(encode());
     choose_held_out();
@@ -236,7 +241,7 @@ class IndexBuilder {
     out.graph_ = build.finish();
     out.planes_ = std::move(planes_);
     std::string projection;
-    projection_.save(&projection);
+    projection_->save(&projection);
     out.small_.emplace_back(
         IndexPart::kHeader,
         encode_header(
@@ -306,8 +311,27 @@ class IndexBuilder {
     for (size_t i = taken; i > 1; --i) {
       std::swap_ranges(sample.row(i - 1), sample.row(i - 1) + width, sample.row(rng.below(i)));
     }
-    projection_ = Projection::train(sample, seed_, cancelled_);
+    projection_ = borrowed_projection(sample);
+    if (projection_ == nullptr) {
+      projection_ =
+          std::make_shared<const Projection>(Projection::train(sample, seed_, cancelled_));
+    }
     return cancelled_() ? unavailable("index build was cancelled") : Status();
+  }
+
+  /// That of the largest sibling, if it learnt from many more rows than there are here.
+  std::shared_ptr<const Projection> borrowed_projection(const Matrix& sample) const {
+    const VectorIndex* largest = nullptr;
+    for (const auto& sibling : siblings_) {
+      if (sibling->metric() != space_.metric) continue;
+      if (largest == nullptr || sibling->rows_count() > largest->rows_count()) {
+        largest = sibling.get();
+      }
+    }
+    if (largest == nullptr || largest->rows_count() / kBorrowedRowsTimes < rows_) return nullptr;
+    const std::shared_ptr<const Projection>& projection = largest->projection();
+    const bool suits = projection->dim() == sample.columns && projection->suits(sample);
+    return suits ? projection : nullptr;
   }
 
   Status encode() {
@@ -327,7 +351,7 @@ class IndexBuilder {
       for (size_t i = 0; i < n; ++i) {
         space_.row(block.data() + i * space_.dimension, vectors.data() + i * width);
       }
-      projection_.apply(vectors.data(), n, y.data(), slack.data());
+      projection_->apply(vectors.data(), n, y.data(), slack.data());
       for (size_t i = 0; i < n; ++i) {
         slack[i] = outside_[first + i] ? kFarthest : slack[i] + space_.slack();
       }
@@ -496,7 +520,7 @@ class IndexBuilder {
       for (;;) {
         const size_t q = next.fetch_add(1);
         if (q >= truth_.size() || cancelled_()) return;
-        projection_.apply_fast(held_vectors_.data() + q * space_.euclidean_dimension(), y.data());
+        projection_->apply_fast(held_vectors_.data() + q * space_.euclidean_dimension(), y.data());
         const PlaneQuery query(*layout_, y.data(), 0);
         search_graph(graph, query, *layout_, planes_.high_bytes(), ef, &scratch);
         looks += scratch.looks();
@@ -592,7 +616,7 @@ class IndexBuilder {
         IvfScratch scratch;
         std::vector<float> y(layout_->coordinates);
         for (size_t q = next.fetch_add(1); q < truth_.size(); q = next.fetch_add(1)) {
-          projection_.apply_fast(held_vectors_.data() + q * width, y.data());
+          projection_->apply_fast(held_vectors_.data() + q * width, y.data());
           const PlaneQuery query(*layout_, y.data(), 0);
           search_ivf(ivf, query, y.data(), *layout_, nprobe, verify_.back(), &scratch);
           looks += scratch.looks();
@@ -646,12 +670,13 @@ class IndexBuilder {
 
   const RowSource& source_;
   const uint64_t memory_max_;
+  const SiblingIndexes& siblings_;
   Space space_;
   const uint64_t seed_;
   ThreadPool& pool_;
   const Cancelled& cancelled_;
   const uint32_t rows_;
-  Projection projection_;
+  std::shared_ptr<const Projection> projection_;
   std::optional<PlaneLayout> layout_;
   EncodedPlanes planes_;
   BuiltIvf ivf_;
@@ -670,8 +695,9 @@ class IndexBuilder {
 };
 
 Result<BuiltIndex> build_index(const RowSource& rows, Metric metric, uint64_t seed,
-                               ThreadPool* pool, const Cancelled& cancelled, uint64_t memory_max) {
-  return IndexBuilder(rows, metric, seed, pool, cancelled, memory_max).run();
+                               ThreadPool* pool, const Cancelled& cancelled, uint64_t memory_max,
+                               const SiblingIndexes& siblings) {
+  return IndexBuilder(rows, metric, seed, pool, cancelled, memory_max, siblings).run();
 }
 
 uint64_t build_bytes(uint64_t rows, uint32_t dimension, uint64_t memory_max) {
@@ -734,7 +760,8 @@ Result<const T*> part_as(const VectorIndex::Read& read, IndexPart part, size_t n
 }  // namespace
 
 Result<std::shared_ptr<const VectorIndex>> VectorIndex::open(const Read& read, uint32_t rows,
-                                                             uint32_t dimension) {
+                                                             uint32_t dimension,
+                                                             const SiblingIndexes& siblings) {
   ASSIGN_OR_RETURN(const Bytes header_bytes, read(IndexPart::kHeader));
   ASSIGN_OR_RETURN(const Header header, decode_header(header_bytes));
   if (header.rows != rows || header.dimension != dimension) {
@@ -749,10 +776,16 @@ Result<std::shared_ptr<const VectorIndex>> VectorIndex::open(const Read& read, u
   out->verify_ = header.verify;
   out->shrink_ = header.shrink;
   ASSIGN_OR_RETURN(const Bytes projection, read(IndexPart::kProjection));
-  ASSIGN_OR_RETURN(out->projection_, Projection::load(projection));
+  for (const auto& sibling : siblings) {
+    if (sibling->projection_->saved_as(projection)) out->projection_ = sibling->projection_;
+  }
+  if (out->projection_ == nullptr) {
+    ASSIGN_OR_RETURN(Projection loaded, Projection::load(projection));
+    out->projection_ = std::make_shared<const Projection>(std::move(loaded));
+  }
   const Space space{out->metric_, dimension, header.longest};
-  if (out->projection_.dim() != space.euclidean_dimension() ||
-      out->projection_.coordinates() != header.coordinates) {
+  if (out->projection_->dim() != space.euclidean_dimension() ||
+      out->projection_->coordinates() != header.coordinates) {
     return corruption("vector index: projection of another shape");
   }
   const PlaneLayout layout(header.coordinates);
@@ -838,13 +871,13 @@ uint64_t VectorIndex::hot_bytes() const {
 }
 
 std::string VectorIndex::codec_reason() const {
-  const size_t dim = projection_.dim();
+  const size_t dim = projection_->dim();
   std::string out =
       std::to_string(layout_->coordinates) + " coordinates of 4 bits, 8 with the low plane";
   if (layout_->coordinates >= dim) {
     out += ": all dimensions, rotated";
   } else {
-    const int percent = static_cast<int>(100 * projection_.kept_variance());
+    const int percent = static_cast<int>(100 * projection_->kept_variance());
     out += ": principal directions of " + std::to_string(dim) + " dimensions, which keep " +
            std::to_string(percent) + " % of the variance and rank true neighbours in front";
   }
@@ -969,19 +1002,31 @@ VectorIndex::Query::Query(const VectorIndex& index, std::span<const float> query
   const bool fits = index.metric_ == Metric::kL2 ? length_ <= kLengthMax : length_ > 0;
   if (!fits) return;
   const float* vector = query.data();
+  thread_local std::vector<float> euclidean;
   if (index.metric_ != Metric::kL2) {
-    vector_.resize(space.euclidean_dimension());
-    space.query(query.data(), length_, vector_.data());
-    vector = vector_.data();
+    euclidean.resize(space.euclidean_dimension());
+    space.query(query.data(), length_, euclidean.data());
+    vector = euclidean.data();
   }
   y_.resize(index.layout_->coordinates);
   float slack = 0;
   if (use == Use::kBounds) {
-    index.projection_.apply(vector, 1, y_.data(), &slack);
+    index.projection_->apply(vector, 1, y_.data(), &slack);
   } else {
-    index.projection_.apply_fast(vector, y_.data());
+    index.projection_->apply_fast(vector, y_.data());
   }
   planes_.emplace(*index.layout_, y_.data(), slack + space.slack());
+}
+
+VectorIndex::Query::Query(const VectorIndex& index, const Query& asked)
+    : index_(index), length_(asked.length_), y_(asked.y_), planes_(asked.planes_) {
+  CHECK_TRUE(asked.suits(index));
+}
+
+bool VectorIndex::Query::suits(const VectorIndex& index) const {
+  // Under dot the lengths of both spaces decide the form, too.
+  return index.projection_ == index_.projection_ && index.metric_ == index_.metric_ &&
+         index.longest_ == index_.longest_;
 }
 
 void VectorIndex::Query::lower_bounds(uint32_t first, size_t n, float* out) const {

@@ -95,6 +95,9 @@ struct GraphPlan {
 
 class VectorIndex;
 
+/// Indexes of other segments of the same collection.
+using SiblingIndexes = std::vector<std::shared_ptr<const VectorIndex>>;
+
 /// What building makes, to be written part by part. Thread safety: single owner.
 class BuiltIndex {
  public:
@@ -115,10 +118,12 @@ using Cancelled = std::function<bool()>;
 /// Errors: corruption of a row; failed_precondition when the rows do not suit an index (too many
 /// outside); unavailable when cancelled. Cost: seconds per 100,000 rows, on all threads of the
 /// pool. `memory_max`: with less to learn from, it keeps to that many bytes if build_bytes says so;
-/// 0: no limit.
+/// 0: no limit. `siblings`: the projection of one of at least twice the rows is taken, if it suits
+/// these: learning one costs a small segment most of its build, and a query that meets several
+/// indexes of one projection is projected once.
 Result<BuiltIndex> build_index(const RowSource& rows, Metric metric, uint64_t seed,
                                ThreadPool* pool, const Cancelled& cancelled,
-                               uint64_t memory_max = 0);
+                               uint64_t memory_max = 0, const SiblingIndexes& siblings = {});
 
 /// Bytes that a build takes at most, the result included, the rows not; grows with `rows`.
 uint64_t build_bytes(uint64_t rows, uint32_t dimension, uint64_t memory_max);
@@ -128,12 +133,15 @@ class VectorIndex {
  public:
   using Read = std::function<Result<Bytes>(IndexPart)>;
   /// Reads the parts in place; they must outlive it. Checks all of them: no later call reads
-  /// outside them whatever they hold. Errors: corruption.
+  /// outside them whatever they hold. A projection that one of `siblings` has as well is shared
+  /// with it. Errors: corruption.
   static Result<std::shared_ptr<const VectorIndex>> open(const Read& read, uint32_t rows,
-                                                         uint32_t dimension);
+                                                         uint32_t dimension,
+                                                         const SiblingIndexes& siblings = {});
 
   Metric metric() const { return metric_; }
   uint32_t rows_count() const { return rows_; }
+  const std::shared_ptr<const Projection>& projection() const { return projection_; }
   /// Rows that have no place in it.
   uint32_t outside_count() const { return outside_; }
   size_t coordinates() const { return layout_->coordinates; }
@@ -176,6 +184,10 @@ class VectorIndex {
     /// query: float[dimension], finite, not zero under cosine. Bounds need a projection of full
     /// precision; estimates make do with a quicker one.
     Query(const VectorIndex& index, std::span<const float> query, Use use);
+    /// The same query, for the same use, asked of another index. REQUIRES: suits(index).
+    Query(const VectorIndex& index, const Query& asked);
+    /// Whether `index` takes the query in the same form.
+    bool suits(const VectorIndex& index) const;
 
     /// out[i]: rows first + i with out[i] > reach(t) are farther than the distance t, in the
     /// metric's own terms as PreparedQuery computes it. REQUIRES: Use::kBounds;
@@ -196,9 +208,8 @@ class VectorIndex {
 
    private:
     const VectorIndex& index_;
-    std::vector<float> vector_;  // in the Euclidean space
-    double length_ = 0;          // of the given query
-    std::vector<float> y_;       // projected
+    double length_ = 0;     // of the given query
+    std::vector<float> y_;  // projected
     std::optional<PlaneQuery> planes_;
   };
 
@@ -222,7 +233,7 @@ class VectorIndex {
   uint32_t dimension_ = 0;
   double longest_ = 0;  // M, under dot
   uint32_t outside_ = 0;
-  Projection projection_;
+  std::shared_ptr<const Projection> projection_;
   std::optional<PlaneLayout> layout_;
   PlaneCodes planes_;
   GraphView graph_;

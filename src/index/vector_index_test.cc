@@ -67,9 +67,11 @@ struct Parts {
   }
 };
 
-Parts build(const MadeRows& rows, Metric metric, size_t helpers = 1) {
+Parts build(const MadeRows& rows, Metric metric, size_t helpers = 1,
+            const SiblingIndexes& siblings = {}) {
   ThreadPool pool(helpers);
-  Result<BuiltIndex> built = build_index(rows, metric, 7, &pool, [] { return false; });
+  Result<BuiltIndex> built = build_index(
+      rows, metric, 7, &pool, [] { return false; }, 0, siblings);
   EXPECT_TRUE(built) << built.error().to_string();
   Parts parts;
   EXPECT_TRUE(
@@ -110,6 +112,48 @@ TEST(VectorIndex, FindsRowsThemselvesByWalkAndByLists) {
     }
     EXPECT_GE(walked, 98u);
     EXPECT_GE(listed, 90u);
+  }
+}
+
+TEST(VectorIndex, TheProjectionOfALargerSiblingIsBorrowedAndShared) {
+  for (const Metric metric : {Metric::kL2, Metric::kCosine, Metric::kDot}) {
+    const Parts large = build(MadeRows(2000, 130, 2), metric);
+    const auto sibling = VectorIndex::open(large.reader(), 2000, 130).value();
+    const MadeRows rows(800, 130, 9);
+    const Parts alone = build(rows, metric);
+    const auto own = VectorIndex::open(alone.reader(), 800, 130, {sibling}).value();
+    EXPECT_NE(own->projection(), sibling->projection());
+    const Parts borrowed = build(rows, metric, 1, {sibling});
+    const auto index = VectorIndex::open(borrowed.reader(), 800, 130, {own, sibling}).value();
+    ASSERT_EQ(index->projection(), sibling->projection());
+    // More than half as many rows learn their own; so does another metric.
+    const MadeRows more(1001, 130, 9);
+    const Parts grown = build(more, metric, 1, {sibling});
+    EXPECT_FALSE(sibling->projection()->saved_as(grown.reader()(IndexPart::kProjection).value()));
+
+    using Query = VectorIndex::Query;
+    size_t found = 0;
+    for (const auto use : {Query::Use::kEstimates, Query::Use::kBounds}) {
+      for (uint32_t i = 0; i < 800; i += 40) {
+        const Query asked(*sibling, rows.row(i), use);
+        const bool same_space = metric != Metric::kDot;  // else the longest rows decide, too
+        ASSERT_EQ(asked.suits(*index), same_space);
+        EXPECT_FALSE(asked.suits(*own));
+        if (!same_space) continue;
+        const Query taken(*index, asked);
+        const Query fresh(*index, rows.row(i), use);
+        float a[PlaneQuery::kBoundRows];
+        float b[PlaneQuery::kBoundRows];
+        taken.lower_bounds(i, 20, a);
+        fresh.lower_bounds(i, 20, b);
+        EXPECT_EQ(std::memcmp(a, b, 20 * sizeof(float)), 0);
+        GraphScratch scratch;
+        taken.walk(index->plan_with_ef(10, 40), &scratch);
+        found += std::any_of(scratch.found().begin(), scratch.found().end(),
+                             [&](const GraphCandidate& each) { return each.row == i; });
+      }
+    }
+    EXPECT_TRUE(metric == Metric::kDot || found >= 38) << found;
   }
 }
 

@@ -38,6 +38,11 @@ constexpr size_t kRankQueries = 200;
 constexpr size_t kRankOf = 10;
 constexpr size_t kRankDepth = 20;
 constexpr double kRankShare = 0.98;
+/// Rows that decide whether a projection suits them, at most.
+constexpr size_t kSuitsRowsMax = 2048;
+/// Their mean square from its mean, in times of that from their own, at most: a row far from the
+/// mean has a long code, and each step of that is longer.
+constexpr double kSuitsSpread = 1.5;
 
 constexpr double kUnitRoundoff = 0x1p-24;
 /// Training makes about 1e-6.
@@ -307,6 +312,29 @@ Projection Projection::train(const Matrix& sample, uint64_t seed,
   return out;
 }
 
+bool Projection::suits(const Matrix& sample) const {
+  const size_t count = std::min(sample.rows, kSuitsRowsMax);
+  const std::vector<float> own = mean_of(sample);
+  const float scale = scale_of(sample, own);
+  const Matrix around_own = centered(sample, count, own, scale);
+  const Matrix rows = centered(sample, count, mean_, scale);
+  const double spread = sum_of_squares(around_own.values.data(), around_own.values.size());
+  const double here = sum_of_squares(rows.values.data(), rows.values.size());
+  if (!(here <= kSuitsSpread * spread)) return false;
+  if (!truncates()) return true;
+  const Matrix projected = multiply_transposed(rows, matrix_);
+  const std::vector<std::vector<uint32_t>> nearest = true_neighbours(rows);
+  Matrix estimates(nearest.size(), count);
+  for (size_t q = 0; q < nearest.size(); ++q) {
+    for (size_t i = 0; i < count; ++i) {
+      estimates.row(q)[i] =
+          partial_distance(projected.row(q), projected.row(i), 0, projected.columns);
+    }
+    estimates.row(q)[q] = kFarthest;
+  }
+  return rank_share(nearest, estimates) >= kRankShare;
+}
+
 // Errors. Let P~ be the matrix with exactly orthonormal rows nearest to P (its polar factor),
 // w = deviation_ >= |P P^T - I|, x the vector less the mean as rounded to float, off by at most
 // u |x|. Then |P - P~| <= w, every row of P is at most sqrt(1 + w) long, and the computed y
@@ -458,6 +486,12 @@ void Projection::save(std::string* out) const {
   encoder.put(deviation_);
   encoder.put_raw(mean_.data(), mean_.size() * sizeof(float));
   encoder.put_raw(matrix_.values.data(), matrix_.values.size() * sizeof(float));
+}
+
+bool Projection::saved_as(Bytes bytes) const {
+  std::string saved;
+  save(&saved);
+  return bytes.size() == saved.size() && std::memcmp(bytes.data(), saved.data(), saved.size()) == 0;
 }
 
 Result<Projection> Projection::load(Bytes bytes) {

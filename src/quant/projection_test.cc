@@ -233,6 +233,31 @@ TEST(Projection, KeepsNearlyTheMostVariancePossible) {
   EXPECT_GT(p.kept_variance(), 0.995 * optimal_kept_variance(rows, p.coordinates() - 1));
 }
 
+TEST(Projection, SuitsRowsLikeItsOwnOnly) {
+  Rng rng(21);
+  const Matrix rows = low_rank(3000, 300, 20, 0.01, &rng);
+  Matrix first = rows;
+  first.rows = 2000;
+  first.values.resize(first.rows * first.columns);
+  const Projection projection = Projection::train(first, 1);
+  ASSERT_LT(projection.coordinates(), 300u);
+  Matrix others(1000, 300);
+  std::copy_n(rows.row(2000), others.values.size(), others.values.begin());
+  EXPECT_TRUE(projection.suits(others));
+  Matrix one(1, 300);
+  std::copy_n(rows.row(0), 300, one.values.begin());
+  EXPECT_FALSE(projection.suits(one)) << "one row alone has no spread of its own";
+  // The same directions, but far from the mean.
+  Matrix away = others;
+  for (float& value : away.values) value += 1;
+  EXPECT_FALSE(projection.suits(away));
+  // Other directions.
+  EXPECT_FALSE(projection.suits(low_rank(1000, 300, 20, 0.01, &rng)));
+  Matrix tiny = others;
+  for (float& value : tiny.values) value *= 1e-18F;
+  EXPECT_FALSE(projection.suits(tiny)) << "all of them where the mean is not";
+}
+
 TEST(Projection, OneByOneIsWithinTheSlackOfAllAtOnce) {
   Rng rng(8);
   for (const double noise : {1e-3, 0.2}) {
@@ -289,6 +314,16 @@ TEST(Projection, VectorsTooLongAreScaledWithInfiniteSlack) {
     const std::vector<float> zeros(p.coordinates());
     EXPECT_GT(distance(y.data(), zeros.data(), p.coordinates()), 0.5e18);
   }
+}
+
+TEST(Projection, KnowsItsOwnBytes) {
+  Rng rng(22);
+  const Projection one = Projection::train(low_rank(500, 200, 20, 0.01, &rng), 1);
+  const Projection other = Projection::train(low_rank(500, 200, 20, 0.01, &rng), 1);
+  const std::string bytes = saved(one);
+  EXPECT_TRUE(one.saved_as(as_bytes_of(bytes)));
+  EXPECT_FALSE(other.saved_as(as_bytes_of(bytes)));
+  EXPECT_FALSE(one.saved_as(as_bytes_of(bytes.substr(1))));
 }
 
 TEST(Projection, LoadedGivesTheSameBits) {
