@@ -134,6 +134,28 @@ Result<SegmentIndexes::Entry> build_vector_index(EngineContext& context,
   return entry_of(std::move(file), std::move(index));
 }
 
+SiblingIndexes siblings_of(const StoredCollection& collection, Metric metric) {
+  SiblingIndexes out;
+  for (const SegmentView& view : collection.sealed_segments()) {
+    std::shared_ptr<const VectorIndex> index = view.segment->vector_index(metric);
+    if (index != nullptr) out.push_back(std::move(index));
+  }
+  return out;
+}
+
+Status add_row_codes(const StoredCollection& collection, const SealedSegment& segment,
+                     Metric metric) {
+  const SiblingIndexes siblings = siblings_of(collection, metric);
+  const auto largest = std::max_element(
+      siblings.begin(), siblings.end(),
+      [](const auto& a, const auto& b) { return a->rows_count() < b->rows_count(); });
+  if (largest == siblings.end()) return {};
+  ASSIGN_OR_RETURN(std::shared_ptr<const VectorIndex> codes,
+                   VectorIndex::encode(SegmentRows(segment), **largest));
+  if (codes != nullptr) segment.attach_codes(metric, std::move(codes));
+  return {};
+}
+
 Result<SegmentIndexes::Fields> build_field_index(EngineContext& context,
                                                  const SealedSegment& segment,
                                                  const Cancelled& cancelled) {

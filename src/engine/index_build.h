@@ -4,6 +4,7 @@
 #include "engine/catalog.h"
 #include "engine/context.h"
 #include "engine/sealed_segment.h"
+#include "engine/stored_collection.h"
 
 namespace aionbd {
 
@@ -15,6 +16,15 @@ Result<SegmentIndexes::Entry> build_vector_index(EngineContext& context,
                                                  const SealedSegment& segment, Metric metric,
                                                  const SiblingIndexes& siblings,
                                                  const Cancelled& cancelled);
+
+/// The vector indexes that a collection has for a metric.
+SiblingIndexes siblings_of(const StoredCollection& collection, Metric metric);
+
+/// Gives a segment that no search sees yet the codes of its rows, in the terms of the largest index
+/// of its collection; without one, or where that does not suit the rows, nothing.
+/// Errors: corruption of a row. Cost: that of VectorIndex::encode.
+Status add_row_codes(const StoredCollection& collection, const SealedSegment& segment,
+                     Metric metric);
 
 /// The same for its payloads. Cost: a pass over them.
 Result<SegmentIndexes::Fields> build_field_index(EngineContext& context,

@@ -17,6 +17,9 @@ constexpr double kUnindexedShare = 0.25;
 constexpr uint64_t kBudgetPartsWorth = 4;
 /// While nobody searches, small indexed segments are merged only when there are this many.
 constexpr size_t kSmallIndexesMax = 4;
+/// What is not in the largest segment and at most this share of all rows becomes one segment before
+/// all become one: that takes long, and until then each costs every search a walk or a scan.
+constexpr double kSmallShare = 0.25;
 /// A build that found no memory is tried again after this many pauses.
 constexpr int kCooldownsForMemory = 3;
 /// A failed build is tried again after this many pauses: what failed (a full disk) takes time.
@@ -31,15 +34,6 @@ IndexKeeper::Collections all_of(const std::function<IndexKeeper::Collections()>&
 
 std::shared_ptr<const SealedSegment> as_sealed(const SegmentView& view) {
   return std::dynamic_pointer_cast<const SealedSegment>(view.segment);
-}
-
-SiblingIndexes siblings_of(const StoredCollection& collection, Metric metric) {
-  SiblingIndexes out;
-  for (const SegmentView& view : collection.sealed_segments()) {
-    std::shared_ptr<const VectorIndex> index = view.segment->vector_index(metric);
-    if (index != nullptr) out.push_back(std::move(index));
-  }
-  return out;
 }
 
 /// Bare segments to merge for an index, and the indexed ones to merge with them; fewer than two:
@@ -323,6 +317,22 @@ std::vector<IndexKeeper::Job> IndexKeeper::jobs_of_optimize(StoredCollection& co
   return out;
 }
 
+std::optional<IndexKeeper::Job> IndexKeeper::small_job(StoredCollection& collection) {
+  MutexLock lock(work_mutex_);
+  if (collection.bare_reads() == 0) return std::nullopt;  // nobody searches
+  std::vector<SegmentView> all = maintenance_.free_segments(collection);
+  if (all.size() < 3) return std::nullopt;
+  uint64_t rows = 0;
+  for (const SegmentView& view : all) rows += view.live();
+  const auto largest = std::max_element(
+      all.begin(), all.end(),
+      [](const SegmentView& a, const SegmentView& b) { return a.live() < b.live(); });
+  const uint64_t others = rows - largest->live();
+  if (static_cast<double>(others) > kSmallShare * static_cast<double>(rows)) return std::nullopt;
+  all.erase(largest);
+  return set_aside(collection, Task::kMerge, Metric::kDot, std::move(all));
+}
+
 Status IndexKeeper::optimize(StoredCollection& collection) {
   RETURN_IF_ERROR(maintenance_.checkpoint());
   // What is stored is opened first: whether a segment has an index decides who merges it.
@@ -331,6 +341,9 @@ Status IndexKeeper::optimize(StoredCollection& collection) {
     for (const Metric metric : collection.wanted_metrics()) {
       RETURN_IF_ERROR(open_stored(collection, IndexKind::kVector, metric));
     }
+  }
+  if (std::optional<Job> job = small_job(collection)) {
+    RETURN_IF_ERROR(perform(collection, std::move(*job)));
   }
   Status failed;
   for (Job& job : jobs_of_optimize(collection)) {

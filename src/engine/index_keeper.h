@@ -46,10 +46,6 @@
 
 namespace aionbd {
 
-/// Reads of one row that cost as much as its part in building an index: some 150 us at 784
-/// dimensions, on each of two cores, against 0.12 us.
-inline constexpr uint64_t kReadsPerBuild = 2500;
-
 /// Thread safety: safe.
 class IndexKeeper {
  public:
@@ -102,6 +98,8 @@ class IndexKeeper {
   /// The same for the index of the payloads.
   Result<bool> step_fields(StoredCollection& collection) EXCLUDES(work_mutex_);
   Status build_missing(StoredCollection& collection) EXCLUDES(work_mutex_);
+  /// Merges all but the largest segment, if these are few rows and searches go on.
+  std::optional<Job> small_job(StoredCollection& collection) EXCLUDES(work_mutex_);
   std::vector<Job> jobs_of_optimize(StoredCollection& collection) EXCLUDES(work_mutex_);
   /// False when nothing is in progress for the collection; true after something ended.
   bool wait_for_running(const StoredCollection& collection) EXCLUDES(work_mutex_);

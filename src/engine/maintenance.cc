@@ -1,12 +1,14 @@
 #include "engine/maintenance.h"
 
 #include <algorithm>
+#include <exception>
 #include <iterator>
 #include <optional>
 #include <string>
 
 #include "base/check.h"
 #include "base/memory_guard.h"
+#include "engine/index_build.h"
 #include "engine/on_reserve.h"
 #include "engine/pinning.h"
 
@@ -16,6 +18,9 @@ namespace {
 
 /// Bounds what the log gathers between checkpoints, however long one took.
 constexpr std::chrono::milliseconds kRestMax{100};
+
+/// Fewer rows are read as fast as a query gets its form for codes.
+constexpr RowId kCodedRowsMin = 128;
 
 /// A segment with more dead rows than live ones is rewritten alone: at least one row is dropped for
 /// each row copied, so disk stays below twice the live data.
@@ -97,12 +102,18 @@ Maintenance::Maintenance(std::shared_ptr<EngineContext> context,
     : context_(std::move(context)),
       collections_(std::move(collections)),
       replay_after_(replay_after) {
+  MutexLock lock(wake_mutex_);
   if (context_->options.async_checkpoints) thread_ = std::thread([this] { run_in_background(); });
 }
 
 Maintenance::~Maintenance() {
   stop();
-  if (thread_.joinable()) thread_.join();
+  std::thread thread;
+  {
+    MutexLock lock(wake_mutex_);
+    thread.swap(thread_);
+  }
+  if (thread.joinable()) thread.join();
 }
 
 void Maintenance::stop() {
@@ -148,6 +159,28 @@ void Maintenance::after_write() {
   }
   run_due();
   busy_.store(false);
+}
+
+void Maintenance::seal_soon() {
+  if (context_->clock->now() < rest_until_.load(std::memory_order_relaxed)) return;
+  {
+    MutexLock lock(wake_mutex_);
+    if (due_ || stopping_ || !start_thread()) return;
+    due_ = true;
+  }
+  wake_.notify_one();
+}
+
+bool Maintenance::start_thread() {
+  if (thread_.joinable()) return true;
+  try {
+    thread_ = std::thread([this] { run_in_background(); });
+  } catch (const std::exception& refused) {
+    // The caller is a search, which is done: a later one tries again.
+    context_->logger.warning(std::string("engine: no thread to seal rows why=") + refused.what());
+    return false;
+  }
+  return true;
 }
 
 void Maintenance::run_in_background() {
@@ -300,9 +333,20 @@ Status Maintenance::seal(Sealed& job) {
     ASSIGN_OR_RETURN(std::shared_ptr<const SealedSegment> segment,
                      SealedSegment::open(std::move(file), collection.options().dimension,
                                          collection.options().id_type));
+    add_codes(collection, *segment);
     job.segments.push_back(std::move(segment));
   }
   return {};
+}
+
+void Maintenance::add_codes(const StoredCollection& collection, const SealedSegment& segment) {
+  // They live on the heap, outside any budget. A load that nobody searches does without.
+  if (context_->budget.limit() != 0 || collection.bare_reads() == 0) return;
+  if (segment.rows_count() < kCodedRowsMin) return;
+  for (const Metric metric : collection.wanted_metrics()) {
+    // What cannot be read now is found by whoever reads it next.
+    as_memory_allows([&] { (void)add_row_codes(collection, segment, metric); });
+  }
 }
 
 Status Maintenance::publish(Lsn replay_after) {
@@ -341,6 +385,7 @@ Status Maintenance::compact_due() {
                      mergeable_rows_max(context_->budget.limit(), collection->options().dimension));
     if (inputs.empty()) continue;
     const Result<Merge> merge = write_within_budget(*collection, inputs);
+    if (merge && merge->merged != nullptr) add_codes(*collection, *merge->merged);
     const Status done =
         !merge ? merge.error() : on_reserve(*context_->storage, [&]() NO_THREAD_SAFETY_ANALYSIS {
           return publish_merged(*collection, *merge, {});  // called before it returns

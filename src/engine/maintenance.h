@@ -54,6 +54,9 @@ class Maintenance {
 
   /// Runs or schedules what the writes since the last checkpoint made due.
   void after_write();
+  /// Has a thread of its own seal the open rows, so that no caller waits. Without one to be had:
+  /// not now.
+  void seal_soon() EXCLUDES(wake_mutex_);
   /// Seals all open rows and shortens the log; then compacts where due.
   Status checkpoint();
 
@@ -131,6 +134,7 @@ class Maintenance {
 
   void run_in_background();
   void run_due();
+  bool start_thread() REQUIRES(wake_mutex_);
   Status run_checkpoint() REQUIRES(job_mutex_);
   Status checkpoint_locked() REQUIRES(job_mutex_);
   /// Publishes what `catalogued` says of the collections, then replaces. All or nothing, but for
@@ -144,6 +148,9 @@ class Maintenance {
   /// Errors: resource_exhausted, and what is left is tried again.
   Status finish_replacements() REQUIRES(job_mutex_);
   Status seal(Sealed& job) REQUIRES(job_mutex_);
+  /// Codes for a segment that is not published yet, if searches are waiting to read its rows.
+  void add_codes(const StoredCollection& collection, const SealedSegment& segment)
+      REQUIRES(job_mutex_);
   Status publish(Lsn replay_after) REQUIRES(job_mutex_);
   Status compact_due() REQUIRES(job_mutex_);
   Result<Merge> write_merged(StoredCollection& collection, std::vector<SegmentView> inputs)
@@ -180,7 +187,7 @@ class Maintenance {
   CondVar wake_;
   bool due_ GUARDED_BY(wake_mutex_) = false;
   bool stopping_ GUARDED_BY(wake_mutex_) = false;
-  std::thread thread_;  // with async_checkpoints
+  std::thread thread_ GUARDED_BY(wake_mutex_);  // with async_checkpoints, or from seal_soon on
 };
 
 /// Which of the sealed segments to merge now; empty: none. `inputs` may be in any order. What is

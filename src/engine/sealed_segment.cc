@@ -189,6 +189,19 @@ std::shared_ptr<const VectorIndex> SealedSegment::vector_index(Metric metric) co
   return {indexes, entry.index.get()};
 }
 
+std::shared_ptr<const VectorIndex> SealedSegment::row_codes(Metric metric) const {
+  const std::shared_ptr<const SegmentIndexes> indexes = indexes_.get();
+  return indexes == nullptr ? nullptr : indexes->codes[static_cast<size_t>(metric)];
+}
+
+uint64_t SealedSegment::memory_bytes() const {
+  uint64_t bytes = 0;
+  if (const std::shared_ptr<const SegmentIndexes> indexes = indexes_.get()) {
+    for (const auto& codes : indexes->codes) bytes += codes == nullptr ? 0 : codes->memory_bytes();
+  }
+  return bytes;
+}
+
 std::shared_ptr<const FieldIndex> SealedSegment::field_index() const {
   const std::shared_ptr<const SegmentIndexes> indexes = indexes_.get();
   if (indexes == nullptr || !indexes->fields.index) return nullptr;
@@ -227,9 +240,16 @@ void SealedSegment::attach(SegmentIndexes::Fields fields) const {
   indexes_.set(after);
 }
 
+void SealedSegment::attach_codes(Metric metric, std::shared_ptr<const VectorIndex> codes) const {
+  const std::shared_ptr<SegmentIndexes> after = copy_of_indexes();
+  after->codes[static_cast<size_t>(metric)] = std::move(codes);
+  indexes_.set(after);
+}
+
 void SealedSegment::attach(Metric metric, SegmentIndexes::Entry entry) const {
   if (index_failed()) lost_index_.store(true, std::memory_order_release);
   const std::shared_ptr<SegmentIndexes> after = copy_of_indexes();
+  after->codes[static_cast<size_t>(metric)] = nullptr;
   after->by_metric[static_cast<size_t>(metric)] = std::move(entry);
   indexes_.set(after);
 }

@@ -31,6 +31,8 @@ struct SegmentIndexes {
     std::optional<FieldIndex> index;
   };
   std::array<Entry, 3> by_metric;
+  /// Of rows that have no index yet, made when they were sealed.
+  std::array<std::shared_ptr<const VectorIndex>, 3> codes;
   Fields fields;
 };
 
@@ -62,9 +64,10 @@ class SealedSegment : public Segment {
   bool failed() const override { return file_->failed(); }
   bool index_failed() const override;
   uint64_t disk_bytes() const override { return file_->file_bytes(); }
-  uint64_t memory_bytes() const override { return 0; }
+  uint64_t memory_bytes() const override;
 
   std::shared_ptr<const VectorIndex> vector_index(Metric metric) const override;
+  std::shared_ptr<const VectorIndex> row_codes(Metric metric) const override;
   std::shared_ptr<const ListReader> list_reader(Metric metric) const override;
   std::shared_ptr<const FieldIndex> field_index() const override;
   std::shared_ptr<const MeasuredRecall> measured_recall(Metric metric,
@@ -74,6 +77,8 @@ class SealedSegment : public Segment {
   /// One caller at a time.
   void set_measured(Metric metric, bool filtered, MeasuredRecall recall) const;
   std::shared_ptr<const SegmentIndexes> indexes() const { return indexes_.get(); }
+  /// Adds codes, which serve until there is an index. One caller at a time.
+  void attach_codes(Metric metric, std::shared_ptr<const VectorIndex> codes) const;
   /// Adds, or with an empty entry removes, the index for a metric. One caller at a time.
   void attach(Metric metric, SegmentIndexes::Entry entry) const;
   /// The same for the index of the payloads.

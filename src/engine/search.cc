@@ -75,7 +75,9 @@ void count_bare_reads(const SearchEnvironment& environment, const Plan& plan, si
   if (environment.bare_reads == nullptr) return;
   uint64_t rows = 0;
   for (size_t p = 0; p < plan.parts.size(); ++p) {
-    if (plan.parts[p].index == nullptr) rows += plan.view.segments[p].rows;
+    if (plan.parts[p].indexed) continue;
+    const uint64_t here = plan.view.segments[p].rows;
+    rows += plan.parts[p].index == nullptr ? here : here / kBoundsPerRead;
   }
   if (rows > 0) environment.bare_reads->fetch_add(rows * queries, std::memory_order_relaxed);
 }

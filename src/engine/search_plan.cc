@@ -115,7 +115,9 @@ void plan_parts(Plan& plan, uint32_t nprobe_default) {
   for (const SegmentView& part : plan.view.segments) {
     PartPlan& to = plan.parts.emplace_back(part, plan.filter.get());
     to.index = part.segment->vector_index(plan.metric);
-    if (to.index != nullptr) {
+    to.indexed = to.index != nullptr;
+    if (!to.indexed) to.index = part.segment->row_codes(plan.metric);
+    if (to.indexed) {
       const std::shared_ptr<const MeasuredRecall> measured =
           part.segment->measured_recall(plan.metric, plan.filter != nullptr);
       to.walk = plan_walk(plan, *to.index, measured.get(), nprobe_default, to.residency);

@@ -68,6 +68,7 @@ struct PartPlan {
       : wanted(part, filter), residency(part.segment->residency()) {}
 
   std::shared_ptr<const VectorIndex> index;            // none: every row is read
+  bool indexed = false;                                // false: `index` has codes only
   std::optional<GraphPlan> walk;                       // none: the index only bounds
   WantedRows wanted;                                   // the rows that may be hits
   Restriction restriction = Restriction::kAfterwards;  // how the walk is kept to them

@@ -14,8 +14,6 @@ namespace {
 constexpr size_t kScanRows = 256;
 /// Rows per unit of parallel work: long enough to hide hand-over, short enough to balance.
 constexpr size_t kTaskRows = 8192;
-/// Rows whose bounds cost as much as reading one row from anywhere.
-constexpr uint64_t kBoundsPerRead = 16;
 /// Widest walk for the first hits of an exact search, which only set its first threshold.
 constexpr uint32_t kSeedHitsMax = 128;
 
@@ -206,6 +204,7 @@ Result<float> seed_distance(const Plan& plan, std::span<const float> values,
                             const PreparedQuery& exact, uint32_t p, Effort& effort) {
   const SegmentView& part = plan.view.segments[p];
   if (plan.filter || plan.depth > kSeedHitsMax || part.live() < plan.depth) return kFarthest;
+  if (!plan.parts[p].indexed) return kFarthest;
   const VectorIndex::Query query(*plan.parts[p].index, values, VectorIndex::Query::Use::kEstimates);
   if (!query.usable()) return kFarthest;
   thread_local GraphScratch scratch;

@@ -12,6 +12,8 @@ namespace aionbd {
 
 /// Floats below which a search runs on the caller alone: 4 MiB, about 100 us of reading.
 inline constexpr uint64_t kParallelFloatsMin = uint64_t{1} << 20;
+/// Rows whose bounds cost as much as reading one row from anywhere.
+inline constexpr uint64_t kBoundsPerRead = 16;
 
 /// Asks for a row's bytes, which lie anywhere in memory, ahead of their use.
 inline void prefetch_row(const RowValues& row, size_t dim) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 
 #include "engine/search_scan.h"
 
@@ -12,6 +13,11 @@ namespace {
 
 /// A walk wider than this share of the rows (one in ...) costs more than reading them all.
 constexpr uint64_t kWalkShareMax = 12;
+/// Up to this target rows with codes and no index are found by estimates: kLikelyShare of them.
+constexpr double kEstimatedTargetMax = 0.995;
+/// The same for rows of an index in which no walk is worth it; where there are more of them, walks
+/// fail for another reason than that looking at all is as cheap.
+constexpr RowId kEstimatedRowsMax = 4096;
 /// Times a filtered walk is widened before everything is read.
 constexpr int kWalkAttempts = 4;
 
@@ -168,6 +174,50 @@ Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
   return false;
 }
 
+/// Whether estimates will do where no walk pays, beside others that walk: for rows that have codes
+/// and no index, and for small indexes.
+bool estimates_suffice(const Plan& plan, const Best& best, uint32_t p) {
+  const PartPlan& part = plan.parts[p];
+  if (part.index == nullptr || !part.rows_in_place() || !best.full()) return false;
+  if (part.indexed && plan.view.segments[p].rows > kEstimatedRowsMax) return false;
+  return plan.request.target_recall.value_or(kAutoTargetRecall) <= kEstimatedTargetMax;
+}
+
+/// Offers the rows of one part that, by the estimates, may be among the best. False when the query
+/// has no form for codes. REQUIRES: estimates_suffice.
+Result<bool> estimate_part(const Plan& plan, IndexQueries& queries, const PreparedQuery& exact,
+                           uint32_t p, Best& best, Effort& effort) {
+  constexpr RowId kBlock = 256;
+  const VectorIndex::Query& codes = queries.on(*plan.parts[p].index);
+  if (!codes.usable()) return false;
+  float estimates[kBlock];
+  uint32_t near[kBlock];
+  size_t computed = 0;
+  const RowId rows = plan.view.segments[p].rows;
+  for (RowId first = 0; first < rows; first += kBlock) {
+    const size_t n = std::min(kBlock, rows - first);
+    codes.estimates(first, n, estimates);
+    const float limit = std::min(best.threshold(), plan.cutoff);
+    const size_t found = select_at_most(estimates, codes.likely_reach(limit), n, near);
+    for (size_t i = 0; i < found; ++i) {
+      RETURN_IF_ERROR(offer(plan, exact, p, first + near[i], best, &computed));
+    }
+  }
+  effort.parts[p].computed.fetch_add(computed, std::memory_order_relaxed);
+  effort.parts[p].estimated.fetch_add(rows, std::memory_order_relaxed);
+  return true;
+}
+
+/// The parts, those with most rows first: what they find spares the others work.
+std::vector<uint32_t> largest_first(const Plan& plan) {
+  std::vector<uint32_t> out(plan.parts.size());
+  std::iota(out.begin(), out.end(), 0U);
+  std::stable_sort(out.begin(), out.end(), [&](uint32_t a, uint32_t b) {
+    return plan.parts[a].wanted.most() > plan.parts[b].wanted.most();
+  });
+  return out;
+}
+
 }  // namespace
 
 Result<Answer> walk_one(const SearchEnvironment& environment, const Plan& plan,
@@ -177,9 +227,8 @@ Result<Answer> walk_one(const SearchEnvironment& environment, const Plan& plan,
   IndexQueries queries(values, VectorIndex::Query::Use::kEstimates);
   Best best(plan.depth, plan.less);
   std::vector<bool> scanned(plan.view.segments.size(), false);
-  bool any_scan = false;
   double missed = 0;  // expected share of true hits that walks do not find, by rows
-  for (uint32_t p = 0; p < plan.view.segments.size(); ++p) {
+  for (const uint32_t p : largest_first(plan)) {
     if (plan.parts[p].wanted.most() == 0) continue;
     bool walked = false;
     if (plan.parts[p].walk) {
@@ -189,10 +238,16 @@ Result<Answer> walk_one(const SearchEnvironment& environment, const Plan& plan,
       out.mode = plan.parts[p].walk->nprobe > 0 ? SearchMode::kIvf : SearchMode::kGraph;
       missed += (1 - plan.parts[p].walk->recall) * static_cast<double>(plan.parts[p].wanted.most());
     } else {
-      scanned[p] = any_scan = true;
+      scanned[p] = true;
     }
   }
-  if (any_scan) {
+  for (uint32_t p = 0; p < scanned.size(); ++p) {
+    if (!scanned[p] || !estimates_suffice(plan, best, p)) continue;
+    ASSIGN_OR_RETURN(const bool done, estimate_part(plan, queries, exact, p, best, effort));
+    scanned[p] = !done;
+    if (done) missed += (1 - kLikelyShare) * static_cast<double>(plan.parts[p].wanted.most());
+  }
+  if (std::find(scanned.begin(), scanned.end(), true) != scanned.end()) {
     ASSIGN_OR_RETURN(const std::vector<Candidate> more,
                      scan_parts(environment, plan, values, scanned, best.threshold(), effort));
     for (const Candidate& candidate : more) best.push(candidate);

@@ -765,9 +765,11 @@ void StoredCollection::tell_of_bare_reads() const {
   uint64_t due = bare_reads_due_.load(std::memory_order_relaxed);
   if (reads < due) return;
   // Once for each step: whether they are enough for a build, the keeper knows.
-  if (bare_reads_due_.compare_exchange_strong(due, reads + kBareReadsStep)) {
-    context_->index_wanted();
-  }
+  if (!bare_reads_due_.compare_exchange_strong(due, reads + kBareReadsStep)) return;
+  context_->index_wanted();
+  // Its threads may all be at work. Open rows are read as they are, sealed ones by their codes.
+  const uint64_t open = unsealed_rows();
+  if (open >= kIndexRowsAsked && reads >= kReadsPerBuild * open) context_->sealing_asked();
 }
 
 void StoredCollection::reset_bare_reads() {

@@ -24,9 +24,9 @@ constexpr double kOutsideShareMax = 0.01;
 /// Rows that training looks at, and the floats they may take.
 constexpr size_t kSampleRowsMax = 32768;
 constexpr size_t kSampleFloatsMax = size_t{16} << 20;
-/// A projection is borrowed from an index of at least this many times the rows: learnt from fewer,
-/// a new one may be better.
-constexpr uint32_t kBorrowedRowsTimes = 2;
+/// A projection is borrowed from an index of at least this many times the rows, or of more than a
+/// new one would be learnt from: learnt from fewer, a new one may be better.
+constexpr uint64_t kBorrowedRowsTimes = 2;
 /// Rows encoded together.
 constexpr size_t kEncodeRows = 1024;
 
@@ -59,7 +59,7 @@ constexpr float kRecallEnough = 0.999F;
 /// Distances that differ by this share may be equal but for rounding.
 constexpr float kTieShare = 1e-5F;
 /// Of the true neighbours in a pool, the share that verification must not miss.
-constexpr double kVerifyShare = 0.998;
+constexpr double kVerifyShare = kLikelyShare;
 /// Lists must look at this many times fewer codes than a walk to be preferred. The count is a rough
 /// measure: a walk's looks are scattered, a visit's come with centroids to compare.
 constexpr double kClearlyFewer = 0.7;
@@ -319,7 +319,8 @@ class IndexBuilder {
     return cancelled_() ? unavailable("index build was cancelled") : Status();
   }
 
-  /// That of the largest sibling, if it learnt from many more rows than there are here.
+  /// That of the largest sibling, if it was learnt from as many rows as can be or many more than
+  /// there are here.
   std::shared_ptr<const Projection> borrowed_projection(const Matrix& sample) const {
     const VectorIndex* largest = nullptr;
     for (const auto& sibling : siblings_) {
@@ -328,7 +329,11 @@ class IndexBuilder {
         largest = sibling.get();
       }
     }
-    if (largest == nullptr || largest->rows_count() / kBorrowedRowsTimes < rows_) return nullptr;
+    const uint64_t most = sample_rows_max(sample.columns, memory_max_);
+    if (largest == nullptr || std::min<uint64_t>(largest->rows_count(), most) <
+                                  std::min(kBorrowedRowsTimes * rows_, most)) {
+      return nullptr;
+    }
     const std::shared_ptr<const Projection>& projection = largest->projection();
     const bool suits = projection->dim() == sample.columns && projection->suits(sample);
     return suits ? projection : nullptr;
@@ -811,6 +816,63 @@ Result<std::shared_ptr<const VectorIndex>> VectorIndex::open(const Read& read, u
   return std::shared_ptr<const VectorIndex>(std::move(out));
 }
 
+Result<std::shared_ptr<const VectorIndex>> VectorIndex::encode(const RowSource& rows,
+                                                               const VectorIndex& like) {
+  constexpr uint32_t kSampled = 256;
+  const Space space{like.metric_, like.dimension_, like.longest_};
+  const Projection& projection = *like.projection_;
+  const uint32_t count = rows.rows_count();
+  const size_t width = space.euclidean_dimension();
+  // Under dot the form of a row holds for lengths up to the longest of `like` only.
+  const auto fits = [&](const float* row) {
+    return space.inside(row) &&
+           (space.metric != Metric::kDot || length_of(row, space.dimension) <= space.longest);
+  };
+  std::vector<float> block(kEncodeRows * space.dimension);
+  Matrix sample(std::min(kSampled, count), width);
+  for (size_t i = 0; i < sample.rows; ++i) {
+    RETURN_IF_ERROR(
+        rows.read(static_cast<uint32_t>(uint64_t{i} * count / sample.rows), 1, block.data()));
+    space.row(block.data(), sample.row(i));
+  }
+  if (sample.rows == 0 || !projection.suits(sample)) return std::shared_ptr<const VectorIndex>();
+
+  std::shared_ptr<VectorIndex> out(new VectorIndex());
+  out->metric_ = like.metric_;
+  out->rows_ = count;
+  out->dimension_ = like.dimension_;
+  out->longest_ = like.longest_;
+  out->projection_ = like.projection_;
+  out->layout_ = like.layout_;
+  out->shrink_ = like.shrink_;
+  EncodedPlanes& planes = out->encoded_.emplace();
+  std::vector<float> vectors(kEncodeRows * width);
+  std::vector<float> y(kEncodeRows * projection.coordinates());
+  std::vector<float> slack(kEncodeRows);
+  for (uint32_t first = 0; first < count; first += kEncodeRows) {
+    const size_t n = std::min<size_t>(kEncodeRows, count - first);
+    RETURN_IF_ERROR(rows.read(first, n, block.data()));
+    for (size_t i = 0; i < n; ++i) {
+      space.row(block.data() + i * space.dimension, vectors.data() + i * width);
+    }
+    projection.apply(vectors.data(), n, y.data(), slack.data());
+    for (size_t i = 0; i < n; ++i) {
+      const bool inside = fits(block.data() + i * space.dimension);
+      out->outside_ += inside ? 0 : 1;
+      slack[i] = inside ? slack[i] + space.slack() : kFarthest;
+    }
+    encode_planes(*out->layout_, y.data(), slack.data(), n, &planes);
+  }
+  out->planes_ = planes.codes();
+  return std::shared_ptr<const VectorIndex>(std::move(out));
+}
+
+uint64_t VectorIndex::memory_bytes() const {
+  if (!encoded_) return 0;
+  return encoded_->high.capacity() * sizeof(encoded_->high[0]) + encoded_->low.capacity() +
+         3 * encoded_->step.capacity() * sizeof(float);
+}
+
 Status VectorIndex::open_lists(const Read& read, size_t lists, size_t members, size_t points) {
   const PlaneLayout& layout = *layout_;
   const size_t stride = layout.high_stride();
@@ -1056,6 +1118,11 @@ float VectorIndex::Query::reach(float distance) const {
   }
   // Never below 0, the bound of rows outside: they may be nearer than any inside can be.
   return static_cast<float>(std::max(0.0, squared * (1 + 4 * kUnitRoundoff)));
+}
+
+void VectorIndex::Query::estimates(uint32_t first, size_t n, float* out) const {
+  const size_t stride = index_.layout_->high_stride();
+  planes_->estimate_scan(index_.planes_.high + first * stride, n, out);
 }
 
 float VectorIndex::Query::likely_reach(float distance) const {

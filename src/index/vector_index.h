@@ -118,9 +118,9 @@ using Cancelled = std::function<bool()>;
 /// Errors: corruption of a row; failed_precondition when the rows do not suit an index (too many
 /// outside); unavailable when cancelled. Cost: seconds per 100,000 rows, on all threads of the
 /// pool. `memory_max`: with less to learn from, it keeps to that many bytes if build_bytes says so;
-/// 0: no limit. `siblings`: the projection of one of at least twice the rows is taken, if it suits
-/// these: learning one costs a small segment most of its build, and a query that meets several
-/// indexes of one projection is projected once.
+/// 0: no limit. `siblings`: the projection of one of at least twice the rows, or of so many that no
+/// more are learnt from, is taken if it suits these. Learning one costs a small segment most of its
+/// build, and a query that meets several indexes of one projection is projected once.
 Result<BuiltIndex> build_index(const RowSource& rows, Metric metric, uint64_t seed,
                                ThreadPool* pool, const Cancelled& cancelled,
                                uint64_t memory_max = 0, const SiblingIndexes& siblings = {});
@@ -139,6 +139,13 @@ class VectorIndex {
                                                          uint32_t dimension,
                                                          const SiblingIndexes& siblings = {});
 
+  /// Codes alone, in memory, of rows that have no index yet, in the terms of one that has: so that
+  /// searches need not read them all. It has bounds and estimates, no walks, lists or curves. Null
+  /// when the projection of `like` does not suit the rows. Errors: corruption of a row. Cost:
+  /// dimension x coordinates multiply-adds a row, on the caller's thread.
+  static Result<std::shared_ptr<const VectorIndex>> encode(const RowSource& rows,
+                                                           const VectorIndex& like);
+
   Metric metric() const { return metric_; }
   uint32_t rows_count() const { return rows_; }
   const std::shared_ptr<const Projection>& projection() const { return projection_; }
@@ -147,6 +154,8 @@ class VectorIndex {
   size_t coordinates() const { return layout_->coordinates; }
   /// Bytes of a row in the lists (ListReader).
   size_t code_stride() const { return layout_->high_stride(); }
+  /// Of an index that `encode` made.
+  uint64_t memory_bytes() const;
   /// Bytes that walks read at random: codes and edges.
   uint64_t hot_bytes() const;
   /// What rows are coded as and why, for people.
@@ -194,6 +203,8 @@ class VectorIndex {
     /// n <= PlaneQuery::kBoundRows.
     void lower_bounds(uint32_t first, size_t n, float* out) const;
     float reach(float distance) const;
+    /// out[i]: the estimated distance of row first + i, to compare with likely_reach.
+    void estimates(uint32_t first, size_t n, float* out) const;
     /// Candidates whose estimated distance is beyond likely_reach(t) are hardly ever nearer than t:
     /// calibration found 2 in 1,000 true neighbours that were.
     float likely_reach(float distance) const;
@@ -228,6 +239,7 @@ class VectorIndex {
     std::vector<RecallPoint> list_curve;
   };
   Owned owned_;
+  std::optional<EncodedPlanes> encoded_;  // by encode
   Metric metric_ = Metric::kL2;
   uint32_t rows_ = 0;
   uint32_t dimension_ = 0;
@@ -244,6 +256,9 @@ class VectorIndex {
   std::array<uint32_t, 3> verify_{};  // per calibrated k
   float shrink_ = 0;                  // true distances are hardly ever a smaller part of estimates
 };
+
+/// The share of true neighbours whose estimates lie within likely_reach.
+inline constexpr double kLikelyShare = 0.998;
 
 /// The numbers of hits that calibration measures, ascending.
 inline constexpr std::array<uint32_t, 3> kCalibratedHits = {1, 10, 100};

@@ -1,0 +1,194 @@
+// Codes of rows that were sealed while searches went on, until they have an index of their own.
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+
+#include "aionbd/aionbd.h"
+#include "base/rng.h"
+#include "engine/pinning.h"
+
+namespace aionbd {
+namespace {
+
+constexpr uint32_t kDim = 48;
+constexpr uint64_t kIndexed = kIndexRowsMin + 500;
+constexpr uint64_t kLater = 400;  // too few for an index
+
+class RowCodesTest : public testing::TestWithParam<Metric> {
+ protected:
+  void SetUp() override {
+    std::string name = testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::replace(name.begin(), name.end(), '/', '_');
+    options_.data_dir = testing::TempDir() + "aionbd_row_codes_test_" + name;
+    std::filesystem::remove_all(options_.data_dir);
+    options_.search_threads = 1;
+    options_.checkpoint_interval = 1000000;
+    options_.index_build_cooldown = std::chrono::hours(1);  // none but by optimize
+    options_.recall_audit = false;
+    open();
+    write(0, kIndexed, 1);
+    ASSERT_TRUE(collection_->optimize().ok());
+  }
+  void TearDown() override {
+    collection_.reset();
+    database_.reset();
+    std::filesystem::remove_all(options_.data_dir);
+  }
+
+  void open() {
+    collection_.reset();
+    database_.reset();
+    auto opened = Database::open(options_);
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    database_ = std::move(*opened);
+    if (auto found = database_->collection("c")) {
+      collection_ = std::move(*found);
+      return;
+    }
+    CollectionOptions collection;
+    collection.dimension = kDim;
+    collection.metric = GetParam();
+    collection_ = database_->create_collection("c", collection).value();
+  }
+
+  /// Rows around 20 centres, `length` times as long; every tenth of the later ones is zero.
+  void write(uint64_t first, uint64_t n, float length) {
+    std::vector<Point> points(n);
+    for (uint64_t i = 0; i < n; ++i) {
+      points[i].id = PointId(first + i);
+      points[i].values = values_of(first + i);
+      points[i].payload = {{"n", static_cast<int64_t>((first + i) % 3)}};
+      const bool zero = first >= kIndexed && i % 10 == 0;
+      for (float& value : points[i].values) value *= zero ? 0 : length;
+    }
+    for (size_t at = 0; at < points.size(); at += 500) {
+      const size_t end = std::min(points.size(), at + 500);
+      ASSERT_TRUE(collection_->upsert({points.begin() + static_cast<std::ptrdiff_t>(at),
+                                       points.begin() + static_cast<std::ptrdiff_t>(end)}));
+    }
+  }
+  static std::vector<float> values_of(uint64_t n) {
+    Rng centre(n % 20 + 1);
+    Rng rng(n + 100);
+    std::vector<float> out(kDim);
+    for (float& value : out) {
+      value = static_cast<float>(centre.uniform() - 0.5 + 0.2 * (rng.uniform() - 0.5));
+    }
+    return out;
+  }
+
+  /// Every third point only, if filtered.
+  SearchResult search(const std::vector<float>& query, SearchMode mode, bool filtered = false) {
+    Clause clause;
+    clause.field = "n";
+    clause.test = EqualTo{Value(int64_t{1})};
+    Filter filter;
+    filter.must.push_back(std::move(clause));
+    SearchRequest request;
+    request.query = query;
+    request.mode = mode;
+    request.limit = 10;
+    request.explain = true;
+    if (filtered) request.filter = &filter;
+    return collection_->search(request).value();
+  }
+  static std::vector<std::pair<uint64_t, float>> hits(const SearchResult& result) {
+    std::vector<std::pair<uint64_t, float>> out;
+    for (const Hit& hit : result.hits) out.emplace_back(hit.id.number(), hit.score);
+    return out;
+  }
+  std::string plan_of_later(const SearchResult& result) const {
+    for (const SegmentPlan& part : result.plan) {
+      if (part.rows == kLater) return part.plan;
+    }
+    return "no such segment";
+  }
+  uint64_t codes_bytes() const {
+    uint64_t bytes = 0;
+    for (const SegmentStats& segment : collection_->stats().value().segments) {
+      if (segment.sealed) bytes += segment.memory_bytes;
+    }
+    return bytes;
+  }
+
+  DatabaseOptions options_;
+  std::unique_ptr<Database> database_;
+  std::shared_ptr<Collection> collection_;
+};
+
+TEST_P(RowCodesTest, ExactAnswersAreThoseOfThePlainScan) {
+  // Longer than all that is indexed: under dot the codes' form has no place for them.
+  for (const float length : {1.0F, 3.0F}) {
+    write(kIndexed, kLater, length);
+    search(values_of(0), SearchMode::kExact);  // somebody reads the new rows
+    ASSERT_TRUE(database_->checkpoint().ok());
+    std::vector<std::vector<std::pair<uint64_t, float>>> coded;
+    for (uint64_t q = 0; q < 60; ++q) {
+      const SearchResult result = search(values_of(5000000 + q), SearchMode::kExact, q % 3 == 2);
+      if (GetParam() != Metric::kDot || length == 1) {
+        EXPECT_TRUE(plan_of_later(result).starts_with("sealed: exact scan of codes"));
+      }
+      coded.push_back(hits(result));
+    }
+    EXPECT_GT(codes_bytes(), 0u);
+    open();  // codes are not stored
+    EXPECT_EQ(codes_bytes(), 0u);
+    for (uint64_t q = 0; q < 60; ++q) {
+      const SearchResult result = search(values_of(5000000 + q), SearchMode::kExact, q % 3 == 2);
+      EXPECT_EQ(plan_of_later(result).find("codes"), std::string::npos);
+      EXPECT_EQ(hits(result), coded[q]) << "query " << q;
+    }
+    search(values_of(0), SearchMode::kAuto);
+  }
+}
+
+TEST_P(RowCodesTest, AutoFindsWhatIsNewAndSaysHowMuchItFinds) {
+  write(kIndexed, kLater, 1);
+  search(values_of(0), SearchMode::kAuto);
+  ASSERT_TRUE(database_->checkpoint().ok());
+  double found = 0;
+  double said = 0;
+  constexpr uint64_t kQueries = 100;
+  for (uint64_t q = 0; q < kQueries; ++q) {
+    const std::vector<float> query = values_of(7000000 + q);
+    const auto truth = hits(search(query, SearchMode::kExact));
+    const SearchResult result = search(query, SearchMode::kAuto);
+    EXPECT_EQ(plan_of_later(result), "sealed: exact scan of codes");
+    for (const auto& hit : hits(result)) {
+      found += std::find(truth.begin(), truth.end(), hit) != truth.end() ? 0.1 : 0;
+    }
+    said += result.recall_at_k.value();
+  }
+  EXPECT_GE(found / kQueries, 0.94);
+  EXPECT_NEAR(said / kQueries, found / kQueries, 0.03);
+  // The best row is found; once it is dead, it is found no more.
+  const std::vector<float> query = values_of(kIndexed + 5);
+  const uint64_t best = hits(search(query, SearchMode::kExact)).front().first;
+  EXPECT_EQ(hits(search(query, SearchMode::kAuto)).front().first, best);
+  const PointId dead(best);
+  ASSERT_TRUE(collection_->remove({&dead, 1}));
+  EXPECT_NE(hits(search(query, SearchMode::kAuto)).front().first, best);
+}
+
+TEST_P(RowCodesTest, AnIndexTakesTheirPlace) {
+  write(kIndexed, kLater, 1);
+  search(values_of(0), SearchMode::kAuto);
+  ASSERT_TRUE(database_->checkpoint().ok());
+  EXPECT_GT(codes_bytes(), 0u);
+  ASSERT_TRUE(collection_->optimize().ok());
+  EXPECT_EQ(codes_bytes(), 0u);
+}
+
+TEST_P(RowCodesTest, RowsThatNobodyReadsHaveNone) {
+  write(kIndexed, kLater, 1);
+  ASSERT_TRUE(database_->checkpoint().ok());
+  EXPECT_EQ(codes_bytes(), 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Metrics, RowCodesTest,
+                         testing::Values(Metric::kL2, Metric::kCosine, Metric::kDot));
+
+}  // namespace
+}  // namespace aionbd
