@@ -94,8 +94,8 @@ Result<size_t> scan_bounded(const Plan& plan, const QueryForms& query, const Tas
       row += static_cast<RowId>(n);
       continue;
     }
-    bounds.lower_bounds(row, n, lowest);
     float reach = bounds.reach(reach_of(plan, query, best));
+    bounds.lower_bounds(row, n, reach, lowest);
     const size_t found = select_at_most(lowest, reach, n, near);
     for (size_t i = 0; i < found; ++i) {
       if (lowest[near[i]] > reach) continue;

@@ -1091,8 +1091,8 @@ bool VectorIndex::Query::suits(const VectorIndex& index) const {
          index.longest_ == index_.longest_;
 }
 
-void VectorIndex::Query::lower_bounds(uint32_t first, size_t n, float* out) const {
-  planes_->lower_bounds(index_.planes_, first, n, out);
+void VectorIndex::Query::lower_bounds(uint32_t first, size_t n, float reach, float* out) const {
+  planes_->lower_bounds(index_.planes_, first, n, reach, out);
 }
 
 /// What PreparedQuery computes differs from the truth by at most gamma = depth x u, relative to the

@@ -201,7 +201,8 @@ class VectorIndex {
     /// out[i]: rows first + i with out[i] > reach(t) are farther than the distance t, in the
     /// metric's own terms as PreparedQuery computes it. REQUIRES: Use::kBounds;
     /// n <= PlaneQuery::kBoundRows.
-    void lower_bounds(uint32_t first, size_t n, float* out) const;
+    /// `reach`: what is beyond it need not be known any better.
+    void lower_bounds(uint32_t first, size_t n, float reach, float* out) const;
     float reach(float distance) const;
     /// out[i]: the estimated distance of row first + i, to compare with likely_reach.
     void estimates(uint32_t first, size_t n, float* out) const;

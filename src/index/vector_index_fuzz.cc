@@ -200,8 +200,8 @@ void use(const VectorIndex& index, uint32_t dimension, uint64_t seed) {
     const VectorIndex::Query bounds(index, values, VectorIndex::Query::Use::kBounds);
     if (!bounds.usable()) continue;
     std::vector<float> lowest(kRows);
-    bounds.lower_bounds(0, kRows, lowest.data());
-    bounds.lower_bounds(kRows - 3, 3, lowest.data());
+    bounds.lower_bounds(0, kRows, kFarthest, lowest.data());
+    bounds.lower_bounds(kRows - 3, 3, lowest[0], lowest.data());
     for (const float distance : {0.0F, -1.0F, 1.0F, 1e30F, kFarthest}) {
       (void)bounds.reach(distance);
       (void)bounds.likely_reach(distance);

@@ -144,8 +144,8 @@ TEST(VectorIndex, TheProjectionOfALargerSiblingIsBorrowedAndShared) {
         const Query fresh(*index, rows.row(i), use);
         float a[PlaneQuery::kBoundRows];
         float b[PlaneQuery::kBoundRows];
-        taken.lower_bounds(i, 20, a);
-        fresh.lower_bounds(i, 20, b);
+        taken.lower_bounds(i, 20, kFarthest, a);
+        fresh.lower_bounds(i, 20, kFarthest, b);
         EXPECT_EQ(std::memcmp(a, b, 20 * sizeof(float)), 0);
         GraphScratch scratch;
         taken.walk(index->plan_with_ef(10, 40), &scratch);
@@ -243,7 +243,7 @@ TEST(VectorIndex, HostilePartsAreRefusedOrHarmless) {
       for (const GraphCandidate& found : scratch.found()) EXPECT_LT(found.row, kRows);
       const VectorIndex::Query bounds(**index, rows.row(3), VectorIndex::Query::Use::kBounds);
       float lowest[PlaneQuery::kBoundRows];
-      bounds.lower_bounds(kRows - 100, 100, lowest);
+      bounds.lower_bounds(kRows - 100, 100, kFarthest, lowest);
     }
   }
 }

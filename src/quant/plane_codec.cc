@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "distance/metric.h"
 #include "quant/byte_codec.h"
 #include "quant/code_kernels.h"
 
@@ -32,6 +33,9 @@ constexpr double kUnderflow = 0x1p-70;
 // Added to each error before it is rounded up to a float: the rounding of the kernel's sum of two
 // errors, and those of the sums in double here.
 constexpr double kErrorMargin = 4 * kUnitRoundoff;
+
+/// From one row in this many on that the high plane leaves, the low plane of all is read in order.
+constexpr size_t kRefineShare = 4;
 
 /// Below this largest magnitude everything is coded as zero, with its length as the error: the
 /// reciprocal of the step could be infinite.
@@ -181,6 +185,7 @@ PlaneQuery::PlaneQuery(const PlaneLayout& layout, const float* y, float slack)
     const int weight = std::clamp(nearest_integer(y[k] * inverse), -127, 127);
     *to = static_cast<int8_t>(weight);
     weights_sum_ += weight;
+    low_most_ += 15 * std::max(weight, 0);
     squares += weight * weight;
     const double difference = y[k] - static_cast<double>(step_) * weight;
     *error += difference * difference;
@@ -229,28 +234,52 @@ void PlaneQuery::estimate_scan(const uint8_t* high, size_t n, float* out) const 
   }
 }
 
-void PlaneQuery::lower_bounds(const PlaneCodes& codes, size_t first, size_t n, float* out) const {
+void PlaneQuery::lower_bounds(const PlaneCodes& codes, size_t first, size_t n, float reach,
+                              float* out) const {
   const auto* weights = reinterpret_cast<const int8_t*>(weights_.data());
   const NibbleWeights nibbles = {weights, weights + layout_.lines * 64, layout_.lines};
+  const uint8_t* low_rows = codes.low + first * layout_.low_stride();
   int32_t high[kBoundRows];
   int32_t low[kBoundRows];
+  BoundArguments arguments = {high,
+                              low,
+                              codes.step + first,
+                              codes.norm + first,
+                              codes.error + first,
+                              n,
+                              128 * weights_sum_,
+                              2 * step_,
+                              code_norm_,
+                              error_,
+                              kBoundRounding,
+                              out};
   code_kernels().nibble_scan(nibbles, codes.high + first * layout_.high_stride(),
                              layout_.high_stride(), n, high);
-  code_kernels().nibble_scan(nibbles, codes.low + first * layout_.low_stride(),
-                             layout_.low_stride(), n, low);
-  const BoundArguments arguments = {high,
-                                    low,
-                                    codes.step + first,
-                                    codes.norm + first,
-                                    codes.error + first,
-                                    n,
-                                    128 * weights_sum_,
-                                    2 * step_,
-                                    code_norm_,
-                                    error_,
-                                    kBoundRounding,
-                                    out};
+  // The more of the product, the nearer the row: no low plane brings it nearer than this one.
+  std::fill_n(low, n, low_most_);
   code_kernels().bound(arguments);
+  uint32_t near[kBoundRows];
+  const size_t left = select_at_most(out, reach, n, near);
+  if (left * kRefineShare > n) {
+    code_kernels().nibble_scan(nibbles, low_rows, layout_.low_stride(), n, low);
+    code_kernels().bound(arguments);
+    return;
+  }
+  float parts[4][kBoundRows];  // step, norm, error of those left, and their bounds
+  for (size_t i = 0; i < left; ++i) {
+    high[i] = high[near[i]];  // near ascends
+    parts[0][i] = arguments.step[near[i]];
+    parts[1][i] = arguments.norm[near[i]];
+    parts[2][i] = arguments.error[near[i]];
+  }
+  code_kernels().nibble_dot(nibbles, low_rows, layout_.low_stride(), near, left, low);
+  arguments.step = parts[0];
+  arguments.norm = parts[1];
+  arguments.error = parts[2];
+  arguments.n = left;
+  arguments.out = parts[3];
+  code_kernels().bound(arguments);
+  for (size_t i = 0; i < left; ++i) out[near[i]] = parts[3][i];
 }
 
 }  // namespace aionbd

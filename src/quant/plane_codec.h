@@ -89,8 +89,10 @@ class PlaneQuery {
   /// The same for the n consecutive rows at `high`.
   void estimate_scan(const uint8_t* high, size_t n, float* out) const;
   /// out[i] = a number that the squared distance of the exact vectors is not below, for the rows
-  /// [first, first + n). Reads both planes. REQUIRES: n <= kBoundRows.
-  void lower_bounds(const PlaneCodes& codes, size_t first, size_t n, float* out) const;
+  /// [first, first + n). Reads the low plane only of rows that the high plane alone does not put
+  /// beyond `reach`; the bounds of the others are smaller than they could be, but beyond it, too.
+  /// REQUIRES: n <= kBoundRows.
+  void lower_bounds(const PlaneCodes& codes, size_t first, size_t n, float reach, float* out) const;
   static constexpr size_t kBoundRows = 256;
 
  private:
@@ -100,6 +102,7 @@ class PlaneQuery {
   PlaneLayout layout_;
   AlignedFloats weights_;  // as int8_t[2 x lines x 64]
   int32_t weights_sum_ = 0;
+  int32_t low_most_ = 0;  // the most that a low plane adds: 15 for each weight above zero
   float step_ = 0;
   float norm_ = 0;       // |y|^2
   float code_norm_ = 0;  // |p|^2
