@@ -125,7 +125,8 @@ TEST_F(AuditorTest, DriftIsFoundAndThePromiseHoldsAgain) {
   // Calibrated on rows in clusters; asked from everywhere.
   fill(clustered(kRows, 1), Metric::kDot);
   const Vectors queries = gaussian(64, 4);
-  const SearchRequest request = best(10, 0.95);
+  SearchRequest request = best(10, 0.95);
+  request.mode = SearchMode::kGraph;
   const Quality before = ask(queries, request, 1);
   ASSERT_LT(before.measured, before.promised - 0.05) << "these queries are no trial";
   const size_t steps = run_auditor();

@@ -4,8 +4,10 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <tuple>
 #include <utility>
 
+#include "base/checksum.h"
 #include "base/rng.h"
 
 namespace aionbd {
@@ -27,6 +29,8 @@ constexpr size_t kAllowedNeighbours = 32;
 constexpr size_t kAllowedStarts = 64;
 /// A row with fewer neighbours than this is linked to some of the rows where walks start, too.
 constexpr size_t kFewChosen = 6;
+/// Copies that each of many copies of a row is linked to.
+constexpr size_t kCopyLinks = 8;
 /// Rows that may lose edges so that the stored lists of all can be shorter.
 constexpr double kCutShare = 0.02;
 
@@ -340,11 +344,14 @@ class GraphBuild::Builder {
         pool_(*pool),
         rows_(rows),
         wide_(static_cast<uint32_t>(parameters.degree * kSlack)) {
+    find_copies();
     lists_.assign(size_t{rows_} * wide_, kNoNeighbour);
     counts_.assign(rows_, 0);
   }
 
-  bool add(std::span<const uint32_t> rows, const std::function<bool()>& cancelled) {
+  bool add(std::span<const uint32_t> all, const std::function<bool()>& cancelled) {
+    const std::vector<uint32_t> leading = leaders_of(all);
+    const std::span<const uint32_t> rows = copies_of_.empty() ? all : leading;
     // The first row has nobody to know; the rows of a batch do not see each other, so batches start
     // small and double.
     const auto batch_max =
@@ -370,7 +377,10 @@ class GraphBuild::Builder {
     });
     // Few rows use all the room they may: the stored lists are as long as nearly all need.
     std::vector<uint32_t> lengths(parameters_.degree + 1, 0);
-    for (const uint32_t count : counts_) ++lengths[count];
+    for (uint32_t row = 0; row < rows_; ++row) {
+      const auto links = copies_of_.empty() ? 0 : static_cast<uint32_t>(steps_of(row).size());
+      ++lengths[std::min(counts_[leader_of(row)] + links, parameters_.degree)];
+    }
     uint32_t stored = parameters_.degree;
     for (size_t longer = 0; stored > 1; --stored) {
       longer += lengths[stored];
@@ -384,11 +394,17 @@ class GraphBuild::Builder {
       std::copy_n(list(row), std::min(counts_[row], out.degree),
                   out.neighbours.data() + size_t{row} * out.degree);
     }
+    link_copies(&out);
     out.entries = entries_;
     return out;
   }
 
  private:
+  /// The rows with one code that were added, in that order. The first one leads: it alone takes
+  /// part in building, and the others get its neighbours.
+  using Copies = std::vector<uint32_t>;
+  static constexpr uint32_t kAlone = UINT32_MAX;
+
   /// What one thread works with.
   struct Lane {
     GraphScratch scratch;
@@ -399,6 +415,89 @@ class GraphBuild::Builder {
     ByteQuery query;
     std::vector<uint32_t> chosen;
   };
+
+  /// Finds the rows that codes do not tell apart.
+  void find_copies() {
+    struct Coded {
+      uint64_t bytes;  // their checksum
+      float step;
+      uint32_t row;
+    };
+    std::vector<Coded> order(rows_);
+    in_parallel(rows_, [&](size_t i, Lane&) {
+      const auto row = static_cast<uint32_t>(i);
+      order[i] = {checksum(codes_.bytes(row), 0), codes_.tail(row).step, row};
+    });
+    std::sort(order.begin(), order.end(), [](const Coded& a, const Coded& b) {
+      return std::tie(a.bytes, a.step, a.row) < std::tie(b.bytes, b.step, b.row);
+    });
+    size_t first = 0;
+    for (size_t i = 1; i < order.size(); ++i) {
+      const uint32_t of = order[first].row;
+      const uint32_t row = order[i].row;
+      if (order[i].bytes != order[first].bytes || !codes_.same(of, row)) {
+        first = i;
+        continue;
+      }
+      if (copies_of_.empty()) copies_of_.assign(rows_, kAlone);
+      if (copies_of_[of] == kAlone) {
+        copies_of_[of] = static_cast<uint32_t>(copies_.size());
+        copies_.emplace_back();
+      }
+      copies_of_[row] = copies_of_[of];
+    }
+  }
+
+  /// Those among `rows` that no copy came before; notes the others. Empty where no row has copies.
+  std::vector<uint32_t> leaders_of(std::span<const uint32_t> rows) {
+    std::vector<uint32_t> out;
+    if (copies_of_.empty()) return out;
+    for (const uint32_t row : rows) {
+      if (copies_of_[row] == kAlone) {
+        out.push_back(row);
+        continue;
+      }
+      Copies& copies = copies_[copies_of_[row]];
+      if (copies.empty()) out.push_back(row);
+      copies.push_back(row);
+    }
+    return out;
+  }
+
+  uint32_t leader_of(uint32_t row) const {
+    if (copies_of_.empty() || copies_of_[row] == kAlone) return row;
+    const Copies& copies = copies_[copies_of_[row]];
+    return copies.empty() ? row : copies.front();
+  }
+
+  /// How far ahead, in the ring of the row's copies, those are that it is linked to: the next one,
+  /// so that each is reached from each, and some as far apart as makes the ways short.
+  std::vector<size_t> steps_of(uint32_t row) const {
+    std::vector<size_t> out;
+    if (copies_of_.empty() || copies_of_[row] == kAlone) return out;
+    const size_t n = copies_[copies_of_[row]].size();
+    for (size_t i = 0; i < kCopyLinks && out.size() + 1 < n; ++i) {
+      const double power = static_cast<double>(i) / kCopyLinks;
+      const auto step = static_cast<size_t>(std::pow(static_cast<double>(n), power));
+      out.push_back(out.empty() ? 1 : std::max(out.back() + 1, step));
+    }
+    return out;
+  }
+
+  void link_copies(BuiltGraph* out) {
+    for (const Copies& copies : copies_) {
+      if (copies.size() < 2) continue;
+      const std::vector<size_t> steps = steps_of(copies.front());
+      for (size_t i = 0; i < copies.size(); ++i) {
+        uint32_t* to = out->neighbours.data() + size_t{copies[i]} * out->degree;
+        const size_t links = std::min<size_t>(steps.size(), out->degree);
+        for (size_t s = 0; s < links; ++s) to[s] = copies[(i + steps[s]) % copies.size()];
+        const uint32_t leader = copies.front();
+        std::copy_n(list(leader), std::min<size_t>(counts_[leader], out->degree - links),
+                    to + links);
+      }
+    }
+  }
 
   uint32_t* list(uint32_t row) { return lists_.data() + size_t{row} * wide_; }
   GraphView view() const { return {lists_.data(), rows_, wide_, entries_}; }
@@ -442,8 +541,8 @@ class GraphBuild::Builder {
     measure(row, lane);
   }
 
-  /// Where rows have many copies, all candidates are copies, of which one is chosen: without edges
-  /// to other places no walk would leave this one.
+  /// Where many rows are nearly equal, all candidates may be such, of which few are chosen: without
+  /// edges to other places no walk would leave this one.
   void look_further(uint32_t row, Lane& lane) {
     lane.rows.insert(lane.rows.end(), entries_.begin(), entries_.end());
     std::sort(lane.rows.begin(), lane.rows.end());
@@ -557,6 +656,8 @@ class GraphBuild::Builder {
   std::vector<uint32_t> lists_;
   std::vector<uint32_t> counts_;
   std::vector<uint32_t> entries_;
+  std::vector<uint32_t> copies_of_;  // where in copies_; empty when no row has any
+  std::vector<Copies> copies_;
   size_t added_ = 0;
   std::vector<Lane> lanes_;
   std::vector<Edge> edges_;

@@ -9,6 +9,10 @@
 // them by 8-bit codes of the projected rows; the walk starts from the nearest of a few sampled
 // entry rows instead of one medoid, which saves the hops that upper layers (HNSW) are for.
 //
+// Rows whose codes are equal are one place of the graph: no distance tells them apart, so pruning
+// would leave one of them with edges and the others unreachable. The first one is linked as any row
+// is; its copies get its neighbours, and all of them are linked in a ring with chords.
+//
 // A walk (beam search) keeps the `ef` best rows seen in one sorted array, expands the best not yet
 // expanded, and ends when all are. Each expansion is one read of a row of edges and one call of the
 // scorer for all neighbours not met before, whose codes are prefetched while the edges are read.

@@ -69,6 +69,13 @@ constexpr double kLooksPerBound = 0.4;
 /// One-sided 95 %.
 constexpr double kConfidence = 1.645;
 
+/// The same for a mean of n independent values whose spread is estimated from themselves: Student's
+/// distribution, by the first terms of its expansion; one value counts as two.
+double confidence_of(size_t n) {
+  const double tail = (kConfidence * kConfidence * kConfidence + kConfidence) / 4;
+  return kConfidence + tail / static_cast<double>(std::max<size_t>(2, n) - 1);
+}
+
 /// Neighbours a row may have; the stored width is what the rows really use.
 constexpr uint32_t kDegree = 48;
 constexpr uint32_t kBuildWidth = 128;
@@ -116,6 +123,10 @@ struct Space {
       to[dimension] =
           static_cast<float>(std::sqrt(std::max(0.0, longest * longest - length * length)));
     }
+  }
+  /// Whether a walk can answer it as a query: without a direction all rows are equally near.
+  bool asks(const float* row) const {
+    return metric == Metric::kL2 || length_of(row, dimension) > 0;
   }
   void query(const float* from, double length, float* to) const {
     double scale = 1;
@@ -218,7 +229,7 @@ class IndexBuilder {
     layout_.emplace(projection_->coordinates());
     codes_.emplace(layout_->coordinates);
     RETURN_IF_ERROR(encode());
-    choose_held_out();
+    RETURN_IF_ERROR(choose_held_out());
     GraphParameters parameters;
     parameters.degree = kDegree;
     parameters.build_width = kBuildWidth;
@@ -233,6 +244,7 @@ class IndexBuilder {
     if (!held_out_.empty()) {
       const BuiltGraph graph = build.finish();
       RETURN_IF_ERROR(find_truth());
+      tell_copies();
       curve = calibrate(graph.view());
       list_curve = calibrate_lists(out.ivf_.view());
       // Also ends a calibration that was cut short.
@@ -372,7 +384,7 @@ class IndexBuilder {
     return {};
   }
 
-  void choose_held_out() {
+  Status choose_held_out() {
     for (uint32_t row = 0; row < rows_; ++row) {
       if (!outside_[row]) members_.push_back(row);
     }
@@ -381,8 +393,19 @@ class IndexBuilder {
       std::swap(members_[i - 1], members_[rng.below(i)]);
     }
     const size_t held = std::min(kHeldOutMax, members_.size() / kHeldOutShare);
-    held_out_.assign(members_.end() - static_cast<std::ptrdiff_t>(held), members_.end());
-    members_.resize(members_.size() - held);
+    const size_t first = members_.size() - held;
+    std::vector<float> values(space_.dimension);
+    size_t kept = first;
+    for (size_t i = first; i < members_.size(); ++i) {
+      RETURN_IF_ERROR(source_.read(members_[i], 1, values.data()));
+      if (space_.asks(values.data())) {
+        held_out_.push_back(members_[i]);
+      } else {
+        members_[kept++] = members_[i];
+      }
+    }
+    members_.resize(kept);
+    return {};
   }
 
   struct Near {
@@ -405,7 +428,9 @@ class IndexBuilder {
     std::vector<std::span<const float>> queries;
     for (size_t i = 0; i < held_out_.size(); ++i) {
       RETURN_IF_ERROR(source_.read(held_out_[i], 1, block.data()));
-      space_.row(block.data(), held_vectors_.data() + i * width);
+      // As it would be asked: under dot that is not the place it has as a row.
+      space_.query(block.data(), length_of(block.data(), space_.dimension),
+                   held_vectors_.data() + i * width);
       queries.emplace_back(held_vectors_.data() + i * width, width);
       held_norms_.push_back(norm_squared(queries.back().data(), width));
     }
@@ -655,22 +680,55 @@ class IndexBuilder {
     }
   }
 
+  /// Numbers the held-out queries so that those that are equal, but for rounding, have one number.
+  void tell_copies() {
+    const size_t width = space_.euclidean_dimension();
+    std::vector<size_t> leaders;
+    for (size_t q = 0; q < held_out_.size(); ++q) {
+      const float* query = held_vectors_.data() + q * width;
+      const float off = kTieShare * std::sqrt(held_norms_[q]);
+      const auto found = std::find_if(leaders.begin(), leaders.end(), [&](size_t leader) {
+        return std::equal(query, query + width, held_vectors_.data() + leader * width,
+                          [off](float a, float b) { return std::abs(a - b) <= off; });
+      });
+      query_number_.push_back(static_cast<uint32_t>(found - leaders.begin()));
+      if (found == leaders.end()) leaders.push_back(q);
+    }
+    different_ = leaders.size();
+  }
+
   RecallPoint point_of(uint32_t k, uint32_t ef, const std::vector<uint32_t>& counts,
                        uint64_t looks) const {
+    std::vector<double> shares(counts.size());
     double sum = 0;
-    double squares = 0;
     for (size_t q = 0; q < counts.size(); ++q) {
-      const double share = static_cast<double>(counts[q]) /
-                           static_cast<double>(std::min<size_t>(k, truth_[q].size()));
-      sum += share;
-      squares += share * share;
+      shares[q] = static_cast<double>(counts[q]) /
+                  static_cast<double>(std::min<size_t>(k, truth_[q].size()));
+      sum += shares[q];
     }
     const auto n = static_cast<double>(counts.size());
     const double mean = sum / n;
-    const double variance = std::max(0.0, squares / n - mean * mean);
-    const double low = mean - kConfidence * std::sqrt(variance / n);
-    return {k, ef, static_cast<float>(mean), static_cast<float>(low),
+    const double low = mean - confidence_of(different_) * error_of(shares, mean, k);
+    return {k, ef, static_cast<float>(mean), static_cast<float>(std::max(0.0, low)),
             static_cast<float>(static_cast<double>(looks) / n)};
+  }
+
+  /// The standard error of the mean. Equal queries find the same, so it is that of a mean over
+  /// clusters of queries; and no less than chance would make of so many hits, which says something
+  /// even when all were found.
+  double error_of(const std::vector<double>& shares, double mean, uint32_t k) const {
+    const auto different = static_cast<double>(different_);
+    const double trials = different * static_cast<double>(std::min<size_t>(k, truth_[0].size()));
+    const double likely = (mean * trials + 1) / (trials + 2);  // Laplace's rule of succession
+    const double chance = std::sqrt(likely * (1 - likely) / trials);
+    if (different_ < 2) return chance;
+    std::vector<double> off(different_);
+    for (size_t q = 0; q < shares.size(); ++q) off[query_number_[q]] += shares[q] - mean;
+    double squares = 0;
+    for (const double each : off) squares += each * each;
+    const double spread =
+        std::sqrt(squares * different / (different - 1)) / static_cast<double>(shares.size());
+    return std::max(spread, chance);
   }
 
   const RowSource& source_;
@@ -690,6 +748,8 @@ class IndexBuilder {
   uint32_t outside_count_ = 0;
   std::vector<uint32_t> members_;
   std::vector<uint32_t> held_out_;
+  std::vector<uint32_t> query_number_;  // per held-out query: equal ones have one number
+  size_t different_ = 0;                // queries among them
   std::vector<float> held_vectors_;
   std::vector<float> held_norms_;  // squared
   std::vector<std::vector<uint32_t>> truth_;

@@ -9,10 +9,11 @@
 // Rows that have no place there (not finite, too long, zero under cosine) are "outside": the graph
 // does not know them and their bound is 0, so that exact search looks at them anyway.
 //
-// Calibration. Some rows are kept out of the graph until it is built; they are the queries whose
-// true neighbours are found by reading everything, and whose recall at rising ef is the curve that
-// `plan` reads. Then they join the graph. So the curve is about queries that look like the data,
-// and says what share of true neighbours a walk finds, with a confidence bound; the caller's own
+// Calibration. Some rows are kept out of the graph until it is built; they are asked as queries
+// (under dot, a query is not where an equal row is), their true neighbours are found by reading
+// everything, and their recall at rising ef is the curve that `plan` reads. Then they join the
+// graph. So the curve is about queries that look like the data, and says what share of true
+// neighbours a walk finds, with a confidence bound that counts equal queries once; the caller's own
 // queries may be harder, which is what auditing is for.
 #pragma once
 

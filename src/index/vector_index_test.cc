@@ -39,6 +39,12 @@ class MadeRows final : public RowSource {
   }
   std::span<const float> row(size_t i) const { return {values.data() + i * dim_, dim_}; }
 
+  std::vector<std::span<const float>> range(size_t first, size_t end) const {
+    std::vector<std::span<const float>> out;
+    for (size_t i = first; i < end; ++i) out.push_back(row(i));
+    return out;
+  }
+
   std::vector<float> values;
 
  private:
@@ -67,11 +73,11 @@ struct Parts {
   }
 };
 
-Parts build(const MadeRows& rows, Metric metric, size_t helpers = 1,
+Parts build(const MadeRows& rows, Metric metric, size_t helpers = 1, uint64_t seed = 7,
             const SiblingIndexes& siblings = {}) {
   ThreadPool pool(helpers);
   Result<BuiltIndex> built = build_index(
-      rows, metric, 7, &pool, [] { return false; }, 0, siblings);
+      rows, metric, seed, &pool, [] { return false; }, 0, siblings);
   EXPECT_TRUE(built) << built.error().to_string();
   Parts parts;
   EXPECT_TRUE(
@@ -123,12 +129,12 @@ TEST(VectorIndex, TheProjectionOfALargerSiblingIsBorrowedAndShared) {
     const Parts alone = build(rows, metric);
     const auto own = VectorIndex::open(alone.reader(), 800, 130, {sibling}).value();
     EXPECT_NE(own->projection(), sibling->projection());
-    const Parts borrowed = build(rows, metric, 1, {sibling});
+    const Parts borrowed = build(rows, metric, 1, 7, {sibling});
     const auto index = VectorIndex::open(borrowed.reader(), 800, 130, {own, sibling}).value();
     ASSERT_EQ(index->projection(), sibling->projection());
     // More than half as many rows learn their own; so does another metric.
     const MadeRows more(1001, 130, 9);
-    const Parts grown = build(more, metric, 1, {sibling});
+    const Parts grown = build(more, metric, 1, 7, {sibling});
     EXPECT_FALSE(sibling->projection()->saved_as(grown.reader()(IndexPart::kProjection).value()));
 
     using Query = VectorIndex::Query;
@@ -182,6 +188,98 @@ TEST(VectorIndex, CalibrationRisesAndPlansFollowIt) {
   }
   EXPECT_FALSE(index->plan(10, 1.0));
   EXPECT_GE(index->plan(300, 0.9)->ef, 300u);
+}
+
+/// Queries, and how far every row is from each. Thread safety: single owner.
+struct Truth {
+  std::vector<std::span<const float>> queries;
+  std::vector<std::vector<float>> distances;
+  std::vector<std::vector<float>> sorted;
+
+  Truth(const MadeRows& rows, Metric metric, std::vector<std::span<const float>> asked)
+      : queries(std::move(asked)) {
+    for (const std::span<const float> query : queries) {
+      const PreparedQuery exact = PreparedQuery::make(metric, query).value();
+      std::vector<float>& to = distances.emplace_back(rows.rows_count());
+      for (size_t i = 0; i < to.size(); ++i) {
+        const float norm = norm_squared(rows.row(i).data(), rows.dimension());
+        exact.distances(rows.row(i).data(), &norm, 1, &to[i]);
+      }
+      sorted.push_back(to);
+      std::sort(sorted.back().begin(), sorted.back().end());
+    }
+  }
+
+  /// What walks find of the k nearest, by distance: the mean over the queries.
+  double recall(const VectorIndex& index, const GraphPlan& plan, uint32_t k) const {
+    GraphScratch scratch;
+    double sum = 0;
+    for (size_t q = 0; q < queries.size(); ++q) {
+      const VectorIndex::Query query(index, queries[q], VectorIndex::Query::Use::kEstimates);
+      query.walk(plan, &scratch);
+      const auto all = scratch.found();
+      const auto found = all.first(std::min<size_t>(plan.verify, all.size()));
+      const auto right = std::count_if(found.begin(), found.end(), [&](const GraphCandidate& at) {
+        return distances[q][at.row] <= sorted[q][k - 1];
+      });
+      sum += std::min(1.0, static_cast<double>(right) / k);
+    }
+    return sum / static_cast<double>(queries.size());
+  }
+};
+
+/// What is said of walks, and promised, is so, within what sampling can tell.
+void expect_honest(const VectorIndex& index, const Truth& truth, const std::string& what) {
+  for (const uint32_t k : kCalibratedHits) {
+    for (const RecallPoint& point : index.curve()) {
+      if (point.k != k || point.ef > 2 * k) continue;
+      EXPECT_NEAR(truth.recall(index, index.plan_with_ef(k, point.ef), k), point.recall,
+                  0.02 + 2 * (point.recall - point.low))
+          << what << ", " << k << " of " << point.ef;
+    }
+    const std::optional<GraphPlan> plan = index.plan(k, 0.95);
+    if (plan) {
+      EXPECT_GE(truth.recall(index, *plan, k), 0.94) << what << ", " << k;
+    }
+  }
+}
+
+TEST(VectorIndex, CopiesOfFewVectorsAreFoundAsCalibrationSays) {
+  constexpr uint32_t kRows = 4200;
+  for (const size_t different : {7U, 300U}) {
+    MadeRows rows(kRows, 24, different);
+    for (size_t i = different; i < kRows; ++i) {
+      std::copy_n(rows.row(i % different).data(), 24, rows.values.data() + i * 24);
+    }
+    for (const Metric metric : {Metric::kL2, Metric::kDot, Metric::kCosine}) {
+      const Truth truth(rows, metric, rows.range(0, different));
+      for (const uint64_t seed : {1U, 2U, 3U}) {
+        const Parts parts = build(rows, metric, 1, seed);
+        const auto index = VectorIndex::open(parts.reader(), kRows, 24).value();
+        expect_honest(*index, truth,
+                      std::to_string(different) + " vectors, metric " +
+                          std::to_string(static_cast<int>(metric)) + ", seed " +
+                          std::to_string(seed));
+      }
+    }
+  }
+}
+
+/// Under dot a query is not where an equal row is.
+TEST(VectorIndex, CalibrationIsAboutQueriesUnderEachMetric) {
+  MadeRows rows(4200, 24, 8);
+  MadeRows more(4700, 24, 8);  // the same, and others like them
+  for (MadeRows* each : {&rows, &more}) {
+    for (size_t i = 0; i < each->values.size(); ++i) {
+      each->values[i] *= 0.5F + static_cast<float>(i / 24 % 10) / 10;
+    }
+  }
+  for (const Metric metric : {Metric::kL2, Metric::kDot, Metric::kCosine}) {
+    const Parts parts = build(rows, metric);
+    const auto index = VectorIndex::open(parts.reader(), 4200, 24).value();
+    const Truth truth(rows, metric, more.range(4200, 4700));
+    expect_honest(*index, truth, "metric " + std::to_string(static_cast<int>(metric)));
+  }
 }
 
 TEST(VectorIndex, FewRowsHaveNoCurveAndAreFoundAll) {

@@ -58,6 +58,14 @@ float quantize_bytes(const float* values, size_t n, int8_t* out) {
   return step;
 }
 
+bool ByteCodes::same(uint32_t a, uint32_t b) const {
+  // The last bits of a projected row depend on the rows projected with it.
+  constexpr float kStepRounding = 1e-5F;
+  const float step = tail(a).step;
+  return std::abs(tail(b).step - step) <= kStepRounding * step &&
+         std::ranges::equal(bytes(a), bytes(b));
+}
+
 ByteCodes::Tail ByteCodes::tail(uint32_t at) const {
   Tail out;
   std::memcpy(&out, row(at) + stride() - sizeof(Tail), sizeof(Tail));

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/bytes.h"
 #include "distance/metric.h"
 
 namespace aionbd {
@@ -38,6 +39,12 @@ struct ByteCodes {
   size_t stride() const { return stride_of(coordinates); }
   const uint8_t* row(uint32_t row) const { return codes + row * stride(); }
   Tail tail(uint32_t row) const;
+  Bytes bytes(uint32_t at) const {
+    return {reinterpret_cast<const std::byte*>(row(at)), coordinates};
+  }
+  /// Whether two rows are the same vector as far as codes tell: equal bytes, and steps that are
+  /// equal but for rounding.
+  bool same(uint32_t a, uint32_t b) const;
   /// out: float[coordinates], the reconstruction.
   void decode(uint32_t row, float* out) const;
   void prefetch(uint32_t at) const {
