@@ -320,11 +320,17 @@ TEST_F(IndexEdges, CalibrationCountsDuplicatesByDistance) {
 
 TEST_F(IndexEdges, ZeroVectorsUnderCosineAreKeptButNeverFound) {
   Rng rng(5);
-  for (const size_t one_in : {150U, 3U}) {
-    const Rows rows = made(
-        kRows, [&](size_t i) { return i % one_in == 0 ? Vector(kDim, 0.0F) : uniform(rng, kDim); });
+  // Few, a third, and all but one in nine.
+  for (const auto& [every, zeros] : {std::pair(150U, 1U), std::pair(3U, 1U), std::pair(9U, 8U)}) {
+    const auto is_zero = [&, each = every, some = zeros](size_t i) { return i % each < some; };
+    const Rows rows =
+        made(kRows, [&](size_t i) { return is_zero(i) ? Vector(kDim, 0.0F) : uniform(rng, kDim); });
+    size_t nowhere = 0;
+    for (size_t i = 0; i < kRows; ++i) nowhere += is_zero(i) ? 1 : 0;
     fill(rows, Metric::kCosine);
     optimize();
+    ASSERT_EQ(indexes().size(), 1u) << nowhere;
+    EXPECT_EQ(indexes()[0].rows_outside, nowhere);
     check_all(rows, some_queries(rows, kDim), Metric::kCosine);
     const PointId zero_row(uint64_t{0});
     const GetResult stored = collection_->get(std::span(&zero_row, 1), {}).value();
@@ -332,10 +338,21 @@ TEST_F(IndexEdges, ZeroVectorsUnderCosineAreKeptButNeverFound) {
     EXPECT_EQ(stored.points[0].values, Vector(kDim, 0.0F));
     EXPECT_EQ(collection_->count(nullptr).value(), rows.size());
     // All that have a direction, and no more.
-    const SearchResult all = search(uniform(rng, kDim), Metric::kCosine, SearchMode::kExact, kRows);
-    EXPECT_EQ(all.hits.size(), rows.size() - (rows.size() + one_in - 1) / one_in);
-    for (const IndexStats& index : indexes()) {
-      EXPECT_EQ(index.rows_outside, (rows.size() + one_in - 1) / one_in);
+    for (const SearchMode mode : {SearchMode::kExact, SearchMode::kAuto, SearchMode::kGraph}) {
+      EXPECT_EQ(search(uniform(rng, kDim), Metric::kCosine, mode, kRows).hits.size(),
+                rows.size() - nowhere);
+    }
+    // They are in nobody's way.
+    SearchRequest request;
+    const Vector query = uniform(rng, kDim);
+    request.query = query;
+    request.mode = SearchMode::kExact;
+    request.explain = true;
+    const SearchResult exact = collection_->search(request).value();
+    ASSERT_EQ(exact.plan.size(), 1u);
+    EXPECT_LT(exact.plan[0].candidates, rows.size() - nowhere);
+    if (nowhere < kRows / 2) {
+      EXPECT_EQ(search(query, Metric::kCosine, SearchMode::kAuto, 10).mode, SearchMode::kGraph);
     }
   }
 }
@@ -352,6 +369,22 @@ TEST_F(IndexEdges, NothingButZeroVectors) {
     EXPECT_EQ(after.hits.size(), before.hits.size());
     check(rows, query, metric, SearchMode::kExact, 100);
   }
+  // Tried once for each metric, and not again.
+  const auto attempts = [&] {
+    double out = -1;
+    for (const MetricSample& sample : database_->metrics()) {
+      if (sample.row->name == std::string_view("l2_index_build_requests")) out = sample.value;
+    }
+    return out;
+  };
+  const double before = attempts();
+  EXPECT_GT(before, 0);
+  for (int i = 0; i < 50; ++i) {
+    EXPECT_TRUE(search(query, Metric::kCosine, SearchMode::kAuto, 10).hits.empty());
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  optimize();
+  EXPECT_EQ(attempts(), before);
 }
 
 TEST_F(IndexEdges, OneHotVectors) {

@@ -35,7 +35,7 @@ Result<std::span<const GraphCandidate>> wanted_candidates(const WantedRows& want
   if (wanted.all()) return found.first(std::min(most, found.size()));
   kept.clear();
   for (const GraphCandidate& candidate : found) {
-    if (kept.size() == most) break;
+    if (kept.size() == most || candidate.distance >= kNowhereDistance) break;
     ASSIGN_OR_RETURN(const bool take, wanted.contains(candidate.row));
     if (take) kept.push_back(candidate);
   }

@@ -116,31 +116,6 @@ std::span<const uint8_t> bytes_of(const AlignedFloats& lines) {
   return {reinterpret_cast<const uint8_t*>(lines.data()), lines.size() * sizeof(FloatLine)};
 }
 
-/// Takes the rows outside from the lists, and lists that are empty then from the clusters.
-void leave_out(const std::vector<bool>& outside, Clusters* clusters) {
-  if (outside.empty()) return;
-  const size_t columns = clusters->columns;
-  size_t lists = 0;
-  uint32_t end = 0;
-  for (size_t c = 0; c < clusters->count(); ++c) {
-    const uint32_t first = clusters->offsets[c];
-    const uint32_t last = clusters->offsets[c + 1];
-    clusters->offsets[lists] = end;
-    for (uint32_t i = first; i < last; ++i) {
-      const uint32_t row = clusters->members[i];
-      if (!outside[row]) clusters->members[end++] = row;
-    }
-    if (end == clusters->offsets[lists]) continue;
-    std::copy_n(clusters->centroids.data() + c * columns, columns,
-                clusters->centroids.data() + lists * columns);
-    ++lists;
-  }
-  clusters->offsets.resize(lists + 1);
-  clusters->offsets[lists] = end;
-  clusters->members.resize(end);
-  clusters->centroids.resize(lists * columns);
-}
-
 }  // namespace
 
 uint32_t default_ivf_lists(uint32_t rows) {
@@ -255,16 +230,14 @@ void add_bits(const float* y, const PlaneLayout& layout, FirstLook first_look, T
 
 }  // namespace
 
-BuiltIvf build_ivf(const float* y, const uint8_t* high, uint32_t rows, const PlaneLayout& layout,
-                   const std::vector<bool>& outside, const IvfParameters& parameters,
-                   ThreadPool* pool) {
-  CHECK_TRUE(outside.empty() || outside.size() == rows);
+BuiltIvf build_ivf(const float* y, std::span<const uint32_t> ids, const uint8_t* high,
+                   const PlaneLayout& layout, const IvfParameters& parameters, ThreadPool* pool) {
+  const auto rows = static_cast<uint32_t>(ids.size());
   KMeansParameters kmeans;
   kmeans.clusters = parameters.lists == 0 ? default_ivf_lists(rows) : parameters.lists;
   kmeans.longest_share = kIvfLongestShare;
   kmeans.seed = parameters.seed;
   Clusters clusters = cluster_rows(y, rows, layout.coordinates, kmeans, pool);
-  leave_out(outside, &clusters);
 
   BuiltIvf out;
   const size_t lists = clusters.count();
@@ -286,11 +259,12 @@ BuiltIvf build_ivf(const float* y, const uint8_t* high, uint32_t rows, const Pla
   auto* to = reinterpret_cast<uint8_t*>(out.high.data());
   pool->for_each((n + kRowsChunk - 1) / kRowsChunk, [&](size_t chunk) {
     for (size_t i = chunk * kRowsChunk; i < std::min(n, (chunk + 1) * kRowsChunk); ++i) {
-      std::copy_n(high + size_t{out.members[i]} * layout.high_stride(), layout.high_stride(),
+      std::copy_n(high + size_t{ids[out.members[i]]} * layout.high_stride(), layout.high_stride(),
                   to + i * layout.high_stride());
     }
   });
   add_bits(y, layout, parameters.first_look, pool, &out);
+  for (uint32_t& member : out.members) member = ids[member];  // until here a place in y
   return out;
 }
 

@@ -77,13 +77,12 @@ struct BuiltIvf {
   IvfView view() const;
 };
 
-/// y: float[rows x coordinates], projected; high: uint8_t[rows x high_stride], their codes' high
-/// plane. outside: rows that belong in no list, or empty for none; their y must be finite.
-/// Lengths of y below 1e18. Deterministic by seed, independent of threads. Memory: besides the
-/// result, as cluster_rows. Cost: about 5 x rows x lists x coordinates multiply-adds.
-BuiltIvf build_ivf(const float* y, const uint8_t* high, uint32_t rows, const PlaneLayout& layout,
-                   const std::vector<bool>& outside, const IvfParameters& parameters,
-                   ThreadPool* pool);
+/// y: float[ids.size() x coordinates], projected, of the rows `ids`, which are the ones to be in
+/// lists; high: the high plane of the codes of all rows, by row. Lengths of y below 1e18.
+/// Deterministic by seed, independent of threads. Memory: besides the result, as cluster_rows.
+/// Cost: about 5 x ids.size() x lists x coordinates multiply-adds.
+BuiltIvf build_ivf(const float* y, std::span<const uint32_t> ids, const uint8_t* high,
+                   const PlaneLayout& layout, const IvfParameters& parameters, ThreadPool* pool);
 
 /// Reads lists from the file they are in, where reading them in place would make them resident.
 /// Thread safety: safe.

@@ -55,7 +55,15 @@ struct Segment {
   BuiltIvf build(const IvfParameters& parameters, size_t helpers = 1,
                  const std::vector<bool>& outside = {}) const {
     ThreadPool pool(helpers);
-    return build_ivf(y.data(), codes.high_bytes(), rows, layout, outside, parameters, &pool);
+    std::vector<uint32_t> ids;
+    std::vector<float> inside;
+    for (uint32_t i = 0; i < rows; ++i) {
+      if (!outside.empty() && outside[i]) continue;
+      ids.push_back(i);
+      const float* row = y.data() + i * layout.coordinates;
+      inside.insert(inside.end(), row, row + layout.coordinates);
+    }
+    return build_ivf(inside.data(), ids, codes.high_bytes(), layout, parameters, &pool);
   }
   /// A vector near some row.
   std::vector<float> query(Rng* rng) const {

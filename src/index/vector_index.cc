@@ -18,8 +18,11 @@ namespace {
 constexpr double kUnitRoundoff = 0x1p-24;
 /// Longer vectors are left outside: their squares must stay far from the largest float.
 constexpr double kLengthMax = 1e15;
-/// Share of rows outside above which an index is not worth having.
+/// Share of rows outside that a search may return above which an index is not worth having.
 constexpr double kOutsideShareMax = 0.01;
+/// Where rows that no search returns are coded as lying.
+constexpr float kNowhere = 1e15F;
+static_assert(kNowhere * kNowhere > kNowhereDistance);
 
 /// Rows that training looks at, and the floats they may take.
 constexpr size_t kSampleRowsMax = 32768;
@@ -109,6 +112,10 @@ struct Space {
   bool inside(const float* row) const {
     const double length = length_of(row, dimension);
     return length <= kLengthMax && !(metric == Metric::kCosine && length == 0);
+  }
+  /// Whether no search returns it.
+  bool hides(const float* row) const {
+    return metric == Metric::kCosine && length_of(row, dimension) == 0;
   }
   /// Zeros for a row that is outside.
   void row(const float* from, float* to) const {
@@ -276,7 +283,7 @@ class IndexBuilder {
   Status survey() {
     std::vector<float> block(kEncodeRows * space_.dimension);
     outside_.assign(rows_, false);
-    size_t outside = 0;
+    size_t hidden = 0;
     for (uint32_t first = 0; first < rows_; first += kEncodeRows) {
       const size_t n = std::min<size_t>(kEncodeRows, rows_ - first);
       RETURN_IF_ERROR(source_.read(first, n, block.data()));
@@ -284,43 +291,44 @@ class IndexBuilder {
         const float* row = block.data() + i * space_.dimension;
         if (!space_.inside(row)) {
           outside_[first + i] = true;
-          ++outside;
-        } else if (space_.metric == Metric::kDot) {
+          hidden += space_.hides(row) ? 1 : 0;
+          continue;
+        }
+        members_.push_back(first + static_cast<uint32_t>(i));
+        if (space_.metric == Metric::kDot) {
           space_.longest = std::max(space_.longest, length_of(row, space_.dimension));
         }
       }
       if (cancelled_()) return unavailable("index build was cancelled");
     }
-    outside_count_ = static_cast<uint32_t>(outside);
-    if (outside == rows_ || static_cast<double>(outside) > rows_ * kOutsideShareMax) {
+    outside_count_ = rows_ - static_cast<uint32_t>(members_.size());
+    const size_t shown = outside_count_ - hidden;
+    const auto answers = static_cast<double>(rows_ - hidden);
+    if (members_.empty() || static_cast<double>(shown) > answers * kOutsideShareMax) {
       return failed_precondition("too many rows without a place in an index: " +
-                                 std::to_string(outside));
+                                 std::to_string(outside_count_));
     }
     return {};
   }
 
   Status train() {
     const size_t width = space_.euclidean_dimension();
-    const size_t wanted = std::min<size_t>(rows_, sample_rows_max(width, memory_max_));
+    const size_t inside = members_.size();
+    const size_t wanted = std::min<size_t>(inside, sample_rows_max(width, memory_max_));
     // Every row once before any twice: a stride over the rows, from a seeded start.
     Rng rng(seed_);
     Matrix sample(wanted, width);
     std::vector<float> row(space_.dimension);
-    const double stride = static_cast<double>(rows_) / static_cast<double>(wanted);
+    const double stride = static_cast<double>(inside) / static_cast<double>(wanted);
     const double start = rng.uniform() * stride;
-    size_t taken = 0;
     for (size_t i = 0; i < wanted; ++i) {
-      const auto at = std::min<uint32_t>(
-          rows_ - 1, static_cast<uint32_t>(start + static_cast<double>(i) * stride));
-      if (outside_[at]) continue;
-      RETURN_IF_ERROR(source_.read(at, 1, row.data()));
-      space_.row(row.data(), sample.row(taken++));
+      const size_t at =
+          std::min(inside - 1, static_cast<size_t>(start + static_cast<double>(i) * stride));
+      RETURN_IF_ERROR(source_.read(members_[at], 1, row.data()));
+      space_.row(row.data(), sample.row(i));
     }
-    if (taken == 0) return failed_precondition("no row to learn from");
-    sample.rows = taken;
-    sample.values.resize(taken * width);
     // In random order: the first rows serve as test queries, and rows are in id order.
-    for (size_t i = taken; i > 1; --i) {
+    for (size_t i = wanted; i > 1; --i) {
       std::swap_ranges(sample.row(i - 1), sample.row(i - 1) + width, sample.row(rng.below(i)));
     }
     projection_ = borrowed_projection(sample);
@@ -357,8 +365,9 @@ class IndexBuilder {
     std::vector<float> vectors(kEncodeRows * width);
     std::vector<float> y(kEncodeRows * layout_->coordinates);
     std::vector<float> slack(kEncodeRows);
-    std::vector<float> all;  // every projected row, until the lists are made
-    all.reserve(size_t{rows_} * layout_->coordinates);
+    const auto coordinates = static_cast<std::ptrdiff_t>(layout_->coordinates);
+    std::vector<float> all;  // every projected row that is inside, until the lists are made
+    all.reserve(members_.size() * layout_->coordinates);
     planes_.high.reserve(size_t{rows_} * layout_->lines);
     planes_.low.reserve(layout_->low_bytes(rows_));
     for (auto* each : {&planes_.step, &planes_.norm, &planes_.error}) each->reserve(rows_);
@@ -370,24 +379,44 @@ class IndexBuilder {
       }
       projection_->apply(vectors.data(), n, y.data(), slack.data());
       for (size_t i = 0; i < n; ++i) {
-        slack[i] = outside_[first + i] ? kFarthest : slack[i] + space_.slack();
+        const auto row = y.begin() + static_cast<std::ptrdiff_t>(i) * coordinates;
+        if (!outside_[first + i]) {
+          slack[i] += space_.slack();
+          all.insert(all.end(), row, row + coordinates);
+          continue;
+        }
+        const bool hidden = space_.hides(block.data() + i * space_.dimension);
+        slack[i] = hidden ? 0 : kFarthest;
+        if (!hidden) continue;
+        std::fill(row, row + coordinates, 0.0F);
+        *row = kNowhere;
       }
       encode_planes(*layout_, y.data(), slack.data(), n, &planes_);
-      all.insert(all.end(), y.begin(),
-                 y.begin() + static_cast<std::ptrdiff_t>(n * layout_->coordinates));
       if (cancelled_()) return unavailable("index build was cancelled");
     }
-    ivf_ = build_ivf(all.data(), planes_.high_bytes(), rows_, *layout_, outside_,
+    ivf_ = build_ivf(all.data(), members_, planes_.high_bytes(), *layout_,
                      {.lists = 0, .seed = seed_}, &pool_);
     // Not before: the lists take most memory while they are made.
-    codes_->append(all.data(), rows_);
+    append_codes(all);
     return {};
   }
 
-  Status choose_held_out() {
-    for (uint32_t row = 0; row < rows_; ++row) {
-      if (!outside_[row]) members_.push_back(row);
+  /// The 8-bit codes of all rows; those outside are not asked for theirs.
+  void append_codes(const std::vector<float>& all) {
+    const std::vector<float> nothing(layout_->coordinates);
+    codes_->codes.reserve(rows_ * ByteCodes::stride_of(layout_->coordinates) / sizeof(FloatLine));
+    const float* at = all.data();
+    for (uint32_t row = 0; row < rows_;) {
+      uint32_t end = row;
+      while (end < rows_ && !outside_[end]) ++end;
+      codes_->append(at, end - row);
+      at += (end - row) * layout_->coordinates;
+      if (end < rows_) codes_->append(nothing.data(), 1);
+      row = end + 1;
     }
+  }
+
+  Status choose_held_out() {
     Rng rng(seed_ + 1);
     for (size_t i = members_.size(); i > 1; --i) {
       std::swap(members_[i - 1], members_[rng.below(i)]);

@@ -6,8 +6,10 @@
 // all rows equally long (Bachrach et al., RecSys 2014) and the query, scaled to length M, nearest
 // to the row with the largest inner product.
 //
-// Rows that have no place there (not finite, too long, zero under cosine) are "outside": the graph
-// does not know them and their bound is 0, so that exact search looks at them anyway.
+// Rows that have no place there (not finite, too long, zero under cosine) are "outside": graph and
+// lists do not know them. Their bound is 0, so that exact search looks at them anyway; but zero
+// rows under cosine, which no search returns, look farther than all others. There may be any number
+// of these; of the others no more than 1 %.
 //
 // Calibration. Some rows are kept out of the graph until it is built; they are asked as queries
 // (under dot, a query is not where an equal row is), their true neighbours are found by reading
@@ -113,15 +115,20 @@ class BuiltIndex {
   BuiltIvf ivf_;
 };
 
+/// Squared distances, estimated or bounds, from here on are those of rows that no search returns.
+/// (In files of before, such rows look like any.)
+inline constexpr float kNowhereDistance = 1e29F;
+
 /// True to give up a build (shutdown, the segment is gone).
 using Cancelled = std::function<bool()>;
 
-/// Errors: corruption of a row; failed_precondition when the rows do not suit an index (too many
-/// outside); unavailable when cancelled. Cost: seconds per 100,000 rows, on all threads of the
-/// pool. `memory_max`: with less to learn from, it keeps to that many bytes if build_bytes says so;
-/// 0: no limit. `siblings`: the projection of one of at least twice the rows, or of so many that no
-/// more are learnt from, is taken if it suits these. Learning one costs a small segment most of its
-/// build, and a query that meets several indexes of one projection is projected once.
+/// Errors: corruption of a row; failed_precondition when the rows do not suit an index (all, or
+/// too many that a search may return, outside); unavailable when cancelled. Cost: seconds per
+/// 100,000 rows, on all threads of the pool. `memory_max`: with less to learn from, it keeps to
+/// that many bytes if build_bytes says so; 0: no limit. `siblings`: the projection of one of at
+/// least twice the rows, or of so many that no more are learnt from, is taken if it suits these.
+/// Learning one costs a small segment most of its build, and a query that meets several indexes of
+/// one projection is projected once.
 Result<BuiltIndex> build_index(const RowSource& rows, Metric metric, uint64_t seed,
                                ThreadPool* pool, const Cancelled& cancelled,
                                uint64_t memory_max = 0, const SiblingIndexes& siblings = {});

@@ -300,15 +300,60 @@ TEST(VectorIndex, RowsThatDoNotSuitAreRefusedOrLeftOutside) {
   MadeRows rows(1000, 8, 4);
   for (size_t i = 0; i < 8; ++i) rows.values[i] = 0;  // row 0
   EXPECT_TRUE(build_index(rows, Metric::kCosine, 1, &pool, [] { return false; }));
-  std::fill_n(rows.values.begin(), 8 * 500, 0.0F);
-  const Result<BuiltIndex> refused =
-      build_index(rows, Metric::kCosine, 1, &pool, [] { return false; });
-  ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().code(), Code::kFailedPrecondition);
+  // Any number that no search returns, but some must be left.
+  std::fill_n(rows.values.begin(), 8 * 999, 0.0F);
+  EXPECT_TRUE(build_index(rows, Metric::kCosine, 1, &pool, [] { return false; }));
+  std::fill_n(rows.values.begin(), 8 * 1000, 0.0F);
+  const auto refused = [&](Metric metric) {
+    const Result<BuiltIndex> built = build_index(rows, metric, 1, &pool, [] { return false; });
+    return !built && built.error().code() == Code::kFailedPrecondition;
+  };
+  EXPECT_TRUE(refused(Metric::kCosine));
+  EXPECT_FALSE(refused(Metric::kL2));
+  rows = MadeRows(1000, 8, 4);
+  for (size_t i = 0; i < 11; ++i) rows.values[i * 80] = NAN;
+  for (const Metric metric : {Metric::kL2, Metric::kDot, Metric::kCosine}) {
+    EXPECT_TRUE(refused(metric));
+  }
+  rows = MadeRows(1000, 8, 4);
   const Result<BuiltIndex> cancelled =
       build_index(rows, Metric::kL2, 1, &pool, [] { return true; });
   ASSERT_FALSE(cancelled);
   EXPECT_EQ(cancelled.error().code(), Code::kUnavailable);
+}
+
+TEST(VectorIndex, RowsThatNoSearchReturnsAreInNobodysWay) {
+  constexpr uint32_t kRows = 3000;
+  MadeRows rows(kRows, 40, 9);
+  for (size_t i = 0; i < kRows; ++i) {
+    if (i % 3 != 1) std::fill_n(rows.values.begin() + static_cast<long>(i * 40), 40, 0.0F);
+  }
+  const Parts parts = build(rows, Metric::kCosine);
+  const auto index = VectorIndex::open(parts.reader(), kRows, 40).value();
+  EXPECT_EQ(index->outside_count(), kRows - kRows / 3);
+  ASSERT_TRUE(index->covers_all());
+  EXPECT_TRUE(index->plan(10, 0.9));
+  const VectorIndex::Query walk(*index, rows.row(1), VectorIndex::Query::Use::kEstimates);
+  const VectorIndex::Query bounds(*index, rows.row(1), VectorIndex::Query::Use::kBounds);
+  GraphScratch scratch;
+  const auto expect_shown = [&] {
+    EXPECT_FALSE(scratch.found().empty());
+    for (const GraphCandidate& found : scratch.found()) EXPECT_EQ(found.row % 3, 1u);
+  };
+  walk.walk(index->plan_with_ef(10, 2000), &scratch);
+  expect_shown();
+  walk.walk(index->plan_with_nprobe(10, index->lists()), &scratch);
+  expect_shown();
+  // Whoever looks at all sees them last; whoever goes by bounds reads none.
+  const std::vector<uint64_t> all((kRows + 63) / 64, ~uint64_t{0} >> 8);
+  scratch.allow({all.data(), true});
+  walk.walk(index->plan_with_ef(10, 500), &scratch);
+  expect_shown();
+  std::vector<float> lowest(PlaneQuery::kBoundRows);
+  bounds.lower_bounds(0, lowest.size(), lowest.data());
+  for (size_t i = 0; i < lowest.size(); ++i) {
+    EXPECT_EQ(lowest[i] > bounds.reach(2), i % 3 != 1) << i;
+  }
 }
 
 TEST(VectorIndex, HostilePartsAreRefusedOrHarmless) {
