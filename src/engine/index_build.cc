@@ -75,15 +75,32 @@ Result<std::shared_ptr<SegmentFile>> write_index_file(
   return writer->finish();
 }
 
+/// The lists that `inputs` have, those with the most rows first, as many as can be of use.
+ListCentres list_centres_of(std::span<const SegmentView> inputs, Metric metric, uint64_t rows) {
+  std::vector<SegmentView> order(inputs.begin(), inputs.end());
+  std::stable_sort(order.begin(), order.end(),
+                   [](const SegmentView& a, const SegmentView& b) { return a.live() > b.live(); });
+  ListCentres out;
+  for (const SegmentView& input : order) {
+    const std::shared_ptr<const VectorIndex> index = input.segment->vector_index(metric);
+    if (index == nullptr || out.rows.size() + index->lists() > list_centres_max(rows)) continue;
+    index->add_list_centres(&out);
+    if (input.segment->index_failed()) return {};
+  }
+  return out;
+}
+
 Result<std::shared_ptr<SegmentFile>> write_vector_index(EngineContext& context,
                                                         const SealedSegment& segment, Metric metric,
+                                                        std::span<const SegmentView> inputs,
                                                         const SiblingIndexes& siblings,
                                                         const Cancelled& cancelled) {
   const SegmentRows rows(segment);
   // The seed is the segment's, so that the same data in the same segment gets the same index.
   ASSIGN_OR_RETURN(const BuiltIndex built,
                    build_index(rows, metric, segment.id(), context.pool.get(), cancelled,
-                               build_memory_max(context.budget.limit()), siblings));
+                               build_memory_max(context.budget.limit()),
+                               list_centres_of(inputs, metric, segment.rows_count()), siblings));
   if (segment.failed()) return corruption("a segment to index cannot be read");
   uint64_t bytes = 0;
   RETURN_IF_ERROR(built.write([&bytes](IndexPart, Bytes part) -> Status {
@@ -122,10 +139,11 @@ Status open_stored_index(Storage& storage, const CataloguedIndex& entry,
 
 Result<SegmentIndexes::Entry> build_vector_index(EngineContext& context,
                                                  const SealedSegment& segment, Metric metric,
+                                                 std::span<const SegmentView> inputs,
                                                  const SiblingIndexes& siblings,
                                                  const Cancelled& cancelled) {
   ASSIGN_OR_RETURN(std::shared_ptr<SegmentFile> file,
-                   write_vector_index(context, segment, metric, siblings, cancelled));
+                   write_vector_index(context, segment, metric, inputs, siblings, cancelled));
   const bool limited = context.budget.limit() != 0;
   if (limited) RETURN_IF_ERROR(file->verify());
   ASSIGN_OR_RETURN(std::shared_ptr<const VectorIndex> index,

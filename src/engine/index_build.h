@@ -11,9 +11,11 @@ namespace aionbd {
 /// Builds the index of a segment for a metric and opens it; its file is garbage until the catalog
 /// names it. Errors: corruption of a row; failed_precondition when the rows do not suit an index;
 /// unavailable when cancelled; io_error; storage_full, also where it would fit into the disk's
-/// reserve: an index only adds. `siblings`, `cancelled`, cost: as for build_index.
+/// reserve: an index only adds. `inputs`: what the segment was merged of, if it was; its lists
+/// start from those of their indexes. `siblings`, `cancelled`, cost: as for build_index.
 Result<SegmentIndexes::Entry> build_vector_index(EngineContext& context,
                                                  const SealedSegment& segment, Metric metric,
+                                                 std::span<const SegmentView> inputs,
                                                  const SiblingIndexes& siblings,
                                                  const Cancelled& cancelled);
 

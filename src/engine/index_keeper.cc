@@ -429,13 +429,14 @@ Result<Pinning::Build> IndexKeeper::room_for_build(const SealedSegment& segment)
 }
 
 Result<SegmentIndexes::Entry> IndexKeeper::build_vector(StoredCollection& collection,
-                                                        const SealedSegment& segment,
-                                                        Metric metric) {
+                                                        const SealedSegment& segment, Metric metric,
+                                                        std::span<const SegmentView> inputs) {
   RETURN_IF_ERROR(context_->storage->health());
   RETURN_IF_ERROR(context_->storage->admit_growth());  // in vain on a disk that is full
   ASSIGN_OR_RETURN(const Pinning::Build room, room_for_build(segment));
-  Result<SegmentIndexes::Entry> made = build_vector_index(
-      *context_, segment, metric, siblings_of(collection, metric), cancelled_for(collection));
+  Result<SegmentIndexes::Entry> made =
+      build_vector_index(*context_, segment, metric, inputs, siblings_of(collection, metric),
+                         cancelled_for(collection));
   // Only the rows are read there: what is damaged is the collection.
   if (!made && made.error().code() == Code::kCorruption) {
     collection.quarantine(made.error().message());
@@ -445,7 +446,7 @@ Result<SegmentIndexes::Entry> IndexKeeper::build_vector(StoredCollection& collec
 
 Status IndexKeeper::build(StoredCollection& collection, const Job& job) {
   const std::shared_ptr<const SealedSegment> segment = as_sealed(job.inputs[0]);
-  ASSIGN_OR_RETURN(SegmentIndexes::Entry entry, build_vector(collection, *segment, job.metric));
+  ASSIGN_OR_RETURN(SegmentIndexes::Entry entry, build_vector(collection, *segment, job.metric, {}));
   ASSIGN_OR_RETURN(const bool adopted,
                    maintenance_.adopt_index(collection, {segment->id(), IndexKind::kVector,
                                                          job.metric, entry.file->id()}));
@@ -466,15 +467,16 @@ Status IndexKeeper::build_fields(StoredCollection& collection, const Job& job) {
   return {};
 }
 
-Result<std::vector<CataloguedIndex>> IndexKeeper::build_all_of(StoredCollection& collection,
-                                                               const SealedSegment& segment) {
+Result<std::vector<CataloguedIndex>> IndexKeeper::build_all_of(
+    StoredCollection& collection, const SealedSegment& segment,
+    std::span<const SegmentView> inputs) {
   std::vector<CataloguedIndex> out;
   if (segment.rows_count() < kIndexRowsAsked) return out;
   if (segment.rows_count() > indexable_rows_max(context_->budget.limit(), segment.dimension())) {
     return out;
   }
   for (const Metric metric : collection.wanted_metrics()) {
-    Result<SegmentIndexes::Entry> entry = build_vector(collection, segment, metric);
+    Result<SegmentIndexes::Entry> entry = build_vector(collection, segment, metric, inputs);
     if (entry) {
       out.push_back({segment.id(), IndexKind::kVector, metric, entry->file->id()});
       segment.attach(metric, std::move(*entry));
@@ -504,7 +506,7 @@ Status IndexKeeper::merge(StoredCollection& collection, const Job& job) {
   std::vector<CataloguedIndex> indexes;
   if (merge.merged != nullptr) {
     if (context_->budget.limit() != 0) merge.merged->set_residency(Residency::kNothing);
-    ASSIGN_OR_RETURN(indexes, build_all_of(collection, *merge.merged));
+    ASSIGN_OR_RETURN(indexes, build_all_of(collection, *merge.merged, merge.inputs));
   }
   return maintenance_.finish_merge(collection, merge, indexes);
 }

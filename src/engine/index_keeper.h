@@ -115,12 +115,14 @@ class IndexKeeper {
   Status build(StoredCollection& collection, const Job& job);
   Status build_fields(StoredCollection& collection, const Job& job);
   Status merge(StoredCollection& collection, const Job& job);
-  /// Builds and attaches the indexes that the collection wants of a segment that is not part of it
-  /// yet.
+  /// Builds and attaches the indexes that the collection wants of a segment that is merged of
+  /// `inputs` and not part of it yet.
   Result<std::vector<CataloguedIndex>> build_all_of(StoredCollection& collection,
-                                                    const SealedSegment& segment);
+                                                    const SealedSegment& segment,
+                                                    std::span<const SegmentView> inputs);
   Result<SegmentIndexes::Entry> build_vector(StoredCollection& collection,
-                                             const SealedSegment& segment, Metric metric);
+                                             const SealedSegment& segment, Metric metric,
+                                             std::span<const SegmentView> inputs);
   /// Opens the index files of one kind that are not open yet.
   Status open_stored(StoredCollection& collection, IndexKind kind, Metric metric)
       REQUIRES(work_mutex_);

@@ -237,6 +237,8 @@ BuiltIvf build_ivf(const float* y, std::span<const uint32_t> ids, const uint8_t*
   kmeans.clusters = parameters.lists == 0 ? default_ivf_lists(rows) : parameters.lists;
   kmeans.longest_share = kIvfLongestShare;
   kmeans.seed = parameters.seed;
+  kmeans.start = parameters.start;
+  kmeans.start_rows = parameters.start_rows;
   Clusters clusters = cluster_rows(y, rows, layout.coordinates, kmeans, pool);
 
   BuiltIvf out;

@@ -33,6 +33,9 @@ struct IvfParameters {
   uint32_t lists = 0;  // 0: default_ivf_lists of the rows
   uint64_t seed = 1;
   FirstLook first_look = FirstLook::kWherePaying;
+  /// As in KMeansParameters.
+  std::span<const float> start = {};
+  std::span<const uint32_t> start_rows = {};
 };
 
 /// About 2 sqrt(rows), but no fewer than 64 rows a list.

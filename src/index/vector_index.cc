@@ -38,6 +38,8 @@ constexpr size_t kEncodeRows = 1024;
 constexpr uint64_t kRowsMax = UINT32_MAX;
 /// Rows that lists are learned from, each, as cluster_rows says.
 constexpr uint64_t kClusterRowsPerList = 64;
+/// Known lists that those to be made are chosen from, each: of eight segments of one size.
+constexpr uint64_t kKnownLists = 3;
 /// Copies of the sample that finding directions makes.
 constexpr uint64_t kLearningCopies = 4;
 /// Besides codes, a row while it is clustered: its list, distances, order.
@@ -135,6 +137,15 @@ struct Space {
   bool asks(const float* row) const {
     return metric == Metric::kL2 || length_of(row, dimension) > 0;
   }
+  /// A mean of rows, given in the metric's own space.
+  void centre(const float* from, float* to) const {
+    std::copy_n(from, dimension, to);
+    const double length = length_of(from, dimension);
+    if (metric == Metric::kDot) {
+      to[dimension] =
+          static_cast<float>(std::sqrt(std::max(0.0, longest * longest - length * length)));
+    }
+  }
   void query(const float* from, double length, float* to) const {
     double scale = 1;
     if (metric == Metric::kCosine) scale = 1 / length;
@@ -220,8 +231,10 @@ Bytes bytes_of(const T* values, size_t n) {
 class IndexBuilder {
  public:
   IndexBuilder(const RowSource& rows, Metric metric, uint64_t seed, ThreadPool* pool,
-               const Cancelled& cancelled, uint64_t memory_max, const SiblingIndexes& siblings)
+               const Cancelled& cancelled, uint64_t memory_max, const ListCentres& known,
+               const SiblingIndexes& siblings)
       : source_(rows),
+        known_(known),
         memory_max_(memory_max),
         siblings_(siblings),
         space_{metric, rows.dimension()},
@@ -394,11 +407,28 @@ class IndexBuilder {
       encode_planes(*layout_, y.data(), slack.data(), n, &planes_);
       if (cancelled_()) return unavailable("index build was cancelled");
     }
-    ivf_ = build_ivf(all.data(), members_, planes_.high_bytes(), *layout_,
-                     {.lists = 0, .seed = seed_}, &pool_);
+    const std::vector<float> start = projected_centres();
+    IvfParameters parameters;
+    parameters.seed = seed_;
+    parameters.start = start;
+    parameters.start_rows = known_.rows;
+    ivf_ = build_ivf(all.data(), members_, planes_.high_bytes(), *layout_, parameters, &pool_);
     // Not before: the lists take most memory while they are made.
     append_codes(all);
     return {};
+  }
+
+  /// Where the known lists lie in this projection.
+  std::vector<float> projected_centres() const {
+    const size_t n = known_.rows.size();
+    const size_t width = space_.euclidean_dimension();
+    std::vector<float> out(n * layout_->coordinates);
+    std::vector<float> vector(width);
+    for (size_t i = 0; i < n; ++i) {
+      space_.centre(known_.vectors.data() + i * space_.dimension, vector.data());
+      projection_->apply(vector.data(), 1, out.data() + i * layout_->coordinates, nullptr);
+    }
+    return out;
   }
 
   /// The 8-bit codes of all rows; those outside are not asked for theirs.
@@ -761,6 +791,7 @@ class IndexBuilder {
   }
 
   const RowSource& source_;
+  const ListCentres& known_;
   const uint64_t memory_max_;
   const SiblingIndexes& siblings_;
   Space space_;
@@ -790,8 +821,12 @@ class IndexBuilder {
 
 Result<BuiltIndex> build_index(const RowSource& rows, Metric metric, uint64_t seed,
                                ThreadPool* pool, const Cancelled& cancelled, uint64_t memory_max,
-                               const SiblingIndexes& siblings) {
-  return IndexBuilder(rows, metric, seed, pool, cancelled, memory_max, siblings).run();
+                               const ListCentres& known, const SiblingIndexes& siblings) {
+  return IndexBuilder(rows, metric, seed, pool, cancelled, memory_max, known, siblings).run();
+}
+
+size_t list_centres_max(uint64_t rows) {
+  return kKnownLists * default_ivf_lists(static_cast<uint32_t>(std::min(rows, kRowsMax)));
 }
 
 uint64_t build_bytes(uint64_t rows, uint32_t dimension, uint64_t memory_max) {
@@ -809,7 +844,9 @@ uint64_t build_bytes(uint64_t rows, uint32_t dimension, uint64_t memory_max) {
   const uint64_t clustering = rows * (floats + planes + kClusterRowBytes) + sampled * floats;
   const uint64_t coding = rows * (floats + planes + listed + bytes);
   const uint64_t linking = rows * (planes + listed + bytes + kLinkRowBytes);
-  return kBuildFixedBytes + 2 * lists * floats + 3 * width * floats +
+  // What is known of lists, and the same projected.
+  const uint64_t known = 2 * kKnownLists * lists * floats;
+  return kBuildFixedBytes + known + 2 * lists * floats + 3 * width * floats +
          std::max({learning, clustering, coding, linking});
 }
 
@@ -1144,6 +1181,17 @@ GraphPlan VectorIndex::plan_with_nprobe(uint32_t k, uint32_t nprobe,
     if (point.k == kCalibratedHits[c] && point.ef <= nprobe) plan.recall = point.recall;
   }
   return plan;
+}
+
+void VectorIndex::add_list_centres(ListCentres* to) const {
+  std::vector<float> vector(projection_->dim());
+  for (size_t i = 0; i < ivf_.lists(); ++i) {
+    projection_->restore(ivf_.centroids.data() + i * layout_->coordinates, vector.data());
+    // Under dot without the coordinate that is no one's own.
+    to->vectors.insert(to->vectors.end(), vector.begin(),
+                       vector.begin() + static_cast<std::ptrdiff_t>(dimension_));
+    to->rows.push_back(ivf_.offsets[i + 1] - ivf_.offsets[i]);
+  }
 }
 
 VectorIndex::Query::Query(const VectorIndex& index, std::span<const float> query, Use use)

@@ -122,16 +122,28 @@ inline constexpr float kNowhereDistance = 1e29F;
 /// True to give up a build (shutdown, the segment is gone).
 using Cancelled = std::function<bool()>;
 
+/// Where the lists of indexes lie, in the metric's own space (under cosine: of unit vectors).
+/// Thread safety: single owner.
+struct ListCentres {
+  std::vector<float> vectors;  // float[n x dimension]
+  std::vector<uint32_t> rows;  // in each list
+};
+
 /// Errors: corruption of a row; failed_precondition when the rows do not suit an index (all, or
 /// too many that a search may return, outside); unavailable when cancelled. Cost: seconds per
 /// 100,000 rows, on all threads of the pool. `memory_max`: with less to learn from, it keeps to
-/// that many bytes if build_bytes says so; 0: no limit. `siblings`: the projection of one of at
-/// least twice the rows, or of so many that no more are learnt from, is taken if it suits these.
-/// Learning one costs a small segment most of its build, and a query that meets several indexes of
-/// one projection is projected once.
+/// that many bytes if build_bytes says so; 0: no limit. `known`: lists of indexes of much the same
+/// rows for the same metric, which those made start from; build_bytes counts list_centres_max of
+/// them. `siblings`: the projection of one of at least twice the rows, or of so many that no more
+/// are learnt from, is taken if it suits these. Learning one costs a small segment most of its
+/// build, and a query that meets several indexes of one projection is projected once.
 Result<BuiltIndex> build_index(const RowSource& rows, Metric metric, uint64_t seed,
                                ThreadPool* pool, const Cancelled& cancelled,
-                               uint64_t memory_max = 0, const SiblingIndexes& siblings = {});
+                               uint64_t memory_max = 0, const ListCentres& known = {},
+                               const SiblingIndexes& siblings = {});
+
+/// Known lists beyond which more are of no use for so many rows.
+size_t list_centres_max(uint64_t rows);
 
 /// Bytes that a build takes at most, the result included, the rows not; grows with `rows`.
 uint64_t build_bytes(uint64_t rows, uint32_t dimension, uint64_t memory_max);
@@ -193,6 +205,8 @@ class VectorIndex {
                              const MeasuredRecall* measured = nullptr) const;
   uint32_t lists() const { return static_cast<uint32_t>(ivf_.lists()); }
   std::span<const RecallPoint> list_curve() const { return ivf_curve_; }
+  /// Adds its own. Cost: lists x coordinates x dimension multiply-adds.
+  void add_list_centres(ListCentres* to) const;
 
   /// One query. Thread safety: immutable.
   class Query {

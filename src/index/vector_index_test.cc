@@ -74,10 +74,10 @@ struct Parts {
 };
 
 Parts build(const MadeRows& rows, Metric metric, size_t helpers = 1, uint64_t seed = 7,
-            const SiblingIndexes& siblings = {}) {
+            const ListCentres& known = {}, const SiblingIndexes& siblings = {}) {
   ThreadPool pool(helpers);
   Result<BuiltIndex> built = build_index(
-      rows, metric, seed, &pool, [] { return false; }, 0, siblings);
+      rows, metric, seed, &pool, [] { return false; }, 0, known, siblings);
   EXPECT_TRUE(built) << built.error().to_string();
   Parts parts;
   EXPECT_TRUE(
@@ -129,12 +129,12 @@ TEST(VectorIndex, TheProjectionOfALargerSiblingIsBorrowedAndShared) {
     const Parts alone = build(rows, metric);
     const auto own = VectorIndex::open(alone.reader(), 800, 130, {sibling}).value();
     EXPECT_NE(own->projection(), sibling->projection());
-    const Parts borrowed = build(rows, metric, 1, 7, {sibling});
+    const Parts borrowed = build(rows, metric, 1, 7, {}, {sibling});
     const auto index = VectorIndex::open(borrowed.reader(), 800, 130, {own, sibling}).value();
     ASSERT_EQ(index->projection(), sibling->projection());
     // More than half as many rows learn their own; so does another metric.
     const MadeRows more(1001, 130, 9);
-    const Parts grown = build(more, metric, 1, 7, {sibling});
+    const Parts grown = build(more, metric, 1, 7, {}, {sibling});
     EXPECT_FALSE(sibling->projection()->saved_as(grown.reader()(IndexPart::kProjection).value()));
 
     using Query = VectorIndex::Query;
@@ -322,6 +322,64 @@ TEST(VectorIndex, RowsThatDoNotSuitAreRefusedOrLeftOutside) {
   EXPECT_EQ(cancelled.error().code(), Code::kUnavailable);
 }
 
+/// Holds lists that started from others against lists from scratch, within what sampling can tell.
+void expect_as_good(const VectorIndex& made, const VectorIndex& from_scratch) {
+  ListCentres lists;
+  made.add_list_centres(&lists);
+  const uint32_t rows = made.rows_count();
+  EXPECT_LE(*std::max_element(lists.rows.begin(), lists.rows.end()),
+            kIvfLongestShare * rows / default_ivf_lists(rows));
+  EXPECT_NEAR(made.lists(), from_scratch.lists(), 0.2 * from_scratch.lists());
+  const auto curve = made.list_curve();
+  for (size_t i = 0; i < std::min(curve.size(), from_scratch.list_curve().size()); ++i) {
+    const RecallPoint& other = from_scratch.list_curve()[i];
+    ASSERT_EQ(curve[i].ef, other.ef);
+    const float noise = 0.02F + 2 * (curve[i].recall - curve[i].low + other.recall - other.low);
+    EXPECT_GE(curve[i].recall, other.recall - noise)
+        << "metric " << static_cast<int>(made.metric()) << ", " << curve[i].k << " hits, "
+        << curve[i].ef << " lists";
+    EXPECT_LE(curve[i].looks, 1.25F * other.looks);
+  }
+}
+
+TEST(VectorIndex, ListsMadeFromThoseOfItsPartsAreAsGood) {
+  constexpr uint32_t kRows = 4200;
+  const auto check = [&](const MadeRows& whole, Metric metric) {
+    // The two parts together have more lists than the whole gets; one has fewer.
+    ListCentres known;
+    ListCentres fewer;
+    for (const auto& [first, end] : {std::pair(0U, 2500U), std::pair(2500U, kRows)}) {
+      MadeRows part(end - first, 32, 1);
+      const float* values = whole.values.data();
+      part.values.assign(values + size_t{first} * 32, values + size_t{end} * 32);
+      const Parts parts = build(part, metric);
+      const auto index = VectorIndex::open(parts.reader(), end - first, 32).value();
+      index->add_list_centres(&known);
+      if (first == 0) index->add_list_centres(&fewer);
+    }
+    const Parts scratch = build(whole, metric);
+    const auto from_scratch = VectorIndex::open(scratch.reader(), kRows, 32).value();
+    for (const ListCentres* start : {&known, &fewer}) {
+      const Parts parts = build(whole, metric, 1, 7, *start);
+      expect_as_good(*VectorIndex::open(parts.reader(), kRows, 32).value(), *from_scratch);
+      if (metric != Metric::kL2) continue;
+      const Parts again = build(whole, metric, 0, 7, *start);
+      for (const IndexPart part : {IndexPart::kIvfCentroids, IndexPart::kIvfMembers}) {
+        ASSERT_EQ(parts.sizes.at(part), again.sizes.at(part));
+        EXPECT_EQ(std::memcmp(parts.room.at(part).data(), again.room.at(part).data(),
+                              parts.sizes.at(part)),
+                  0)
+            << "it depends on threads";
+      }
+    }
+  };
+  MadeRows rows(kRows, 32, 10);
+  for (const Metric metric : {Metric::kL2, Metric::kDot, Metric::kCosine}) check(rows, metric);
+  Rng rng(11);
+  for (float& value : rows.values) value = normal(rng);
+  check(rows, Metric::kL2);
+}
+
 TEST(VectorIndex, RowsThatNoSearchReturnsAreInNobodysWay) {
   constexpr uint32_t kRows = 3000;
   MadeRows rows(kRows, 40, 9);
@@ -350,7 +408,7 @@ TEST(VectorIndex, RowsThatNoSearchReturnsAreInNobodysWay) {
   walk.walk(index->plan_with_ef(10, 500), &scratch);
   expect_shown();
   std::vector<float> lowest(PlaneQuery::kBoundRows);
-  bounds.lower_bounds(0, lowest.size(), lowest.data());
+  bounds.lower_bounds(0, lowest.size(), kFarthest, lowest.data());
   for (size_t i = 0; i < lowest.size(); ++i) {
     EXPECT_EQ(lowest[i] > bounds.reach(2), i % 3 != 1) << i;
   }

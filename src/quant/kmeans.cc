@@ -18,6 +18,9 @@ constexpr size_t kTrainRows = 64;
 constexpr size_t kSeedRows = 16;
 /// Rounds of Lloyd; the lists' recall changes little after the first few.
 constexpr int kRounds = 4;
+/// Where all centroids are known from much the same rows: others, drawn from rows, lie far out and
+/// take as long as ever to get lists of their length.
+constexpr int kRoundsFromStart = 2;
 /// Training ends when fewer than this share of the rows changed their cluster.
 constexpr double kSettledShare = 0.002;
 /// Seeds drawn from one set of distances, and draws tried for them.
@@ -154,20 +157,24 @@ float squared_distance(const float* a, const float* b, size_t n) {
   return sum;
 }
 
-/// Up to `wanted` seeds.
-std::vector<float> seed_centroids(const Rows& rows, size_t wanted, Rng* rng, ThreadPool* pool) {
-  std::vector<float> seeds;
+/// Up to `wanted` seeds: those given, if any, then rows, which count as often as `weights` says
+/// (empty: once each).
+std::vector<float> seed_centroids(const Rows& rows, size_t wanted, std::vector<float> seeds,
+                                  std::span<const uint32_t> weights, Rng* rng, ThreadPool* pool) {
   const auto take = [&](size_t i) {
     seeds.insert(seeds.end(), rows.row(i), rows.row(i) + rows.columns);
   };
-  take(rng->below(rows.n));
+  if (seeds.empty()) take(rng->below(rows.n));
   Nearest nearest(rows.n);
   size_t known = 0;  // seeds that `nearest` knows
-  for (size_t count = 1; count < wanted; count = seeds.size() / rows.columns) {
+  for (size_t count = seeds.size() / rows.columns; count < wanted;
+       count = seeds.size() / rows.columns) {
     add_centroids(rows, std::span<const float>(seeds).subspan(known * rows.columns),
                   static_cast<uint32_t>(known), pool, &nearest);
     known = count;
-    const WeightedDraw weighted(nearest.distance);
+    std::vector<float> chances = nearest.distance;
+    for (size_t i = 0; i < weights.size(); ++i) chances[i] *= static_cast<float>(weights[i]);
+    const WeightedDraw weighted(chances);
     if (!weighted.possible()) break;
     size_t end = std::min(wanted, known + kSeedBatch);
     for (size_t draws = 0; draws < kSeedDraws && count < end; ++draws) {
@@ -185,6 +192,15 @@ std::vector<float> seed_centroids(const Rows& rows, size_t wanted, Rng* rng, Thr
     }
   }
   return seeds;
+}
+
+/// The centroids to start from, no more than wanted.
+std::vector<float> start_of(const KMeansParameters& parameters, size_t columns, size_t wanted,
+                            Rng* rng, ThreadPool* pool) {
+  const size_t n = parameters.start.size() / columns;
+  if (n <= wanted) return {parameters.start.begin(), parameters.start.end()};
+  return seed_centroids(Rows(parameters.start.data(), n, columns, pool), wanted, {},
+                        parameters.start_rows, rng, pool);
 }
 
 void mean_of(const Rows& rows, std::span<const uint32_t> members, float* out) {
@@ -227,15 +243,18 @@ void reseed_empty(const Rows& rows, const Nearest& nearest, Rng* rng, Clusters* 
   }
 }
 
-Clusters train(const Rows& sample, size_t wanted, Rng* rng, ThreadPool* pool) {
+Clusters train(const Rows& sample, size_t wanted, std::vector<float> start, Rng* rng,
+               ThreadPool* pool) {
   Clusters out;
   out.columns = sample.columns;
+  const bool all_known = start.size() >= wanted * sample.columns;
+  const int rounds = all_known ? kRoundsFromStart : kRounds;
   {
     const Rows some(sample.values, std::min(sample.n, wanted * kSeedRows), sample.columns, pool);
-    out.centroids = seed_centroids(some, wanted, rng, pool);
+    out.centroids = seed_centroids(some, wanted, std::move(start), {}, rng, pool);
   }
   std::vector<uint32_t> before;
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < rounds; ++round) {
     Nearest nearest(sample.n);
     add_centroids(sample, out.centroids, 0, pool, &nearest);
     group(sample, nearest, pool, &out);
@@ -340,6 +359,7 @@ Clusters cluster_rows(const float* rows, size_t n, size_t columns,
   CHECK_GE(parameters.clusters, 1U);
   CHECK_GE(columns, 1U);
   CHECK_LE(n, size_t{UINT32_MAX});
+  CHECK_EQ(parameters.start.size(), parameters.start_rows.size() * columns);
   Clusters out;
   out.columns = columns;
   out.offsets = {0};
@@ -349,7 +369,9 @@ Clusters cluster_rows(const float* rows, size_t n, size_t columns,
   {
     const size_t sample_count = std::min(n, wanted * kTrainRows);
     const std::vector<float> values = draw_sample(rows, n, columns, sample_count, &rng);
-    out = train(Rows(values.data(), sample_count, columns, pool), wanted, &rng, pool);
+    std::vector<float> start = start_of(parameters, columns, wanted, &rng, pool);
+    out = train(Rows(values.data(), sample_count, columns, pool), wanted, std::move(start), &rng,
+                pool);
   }
   const Rows all(rows, n, columns, pool);
   Nearest nearest(n);

@@ -23,6 +23,11 @@ struct KMeansParameters {
   /// A cluster of more rows than this many times n / clusters is split until none is; at least 1.
   double longest_share = 2;
   uint64_t seed = 1;
+  /// float[m x columns], finite: centroids of much the same rows, to start from instead of seeds
+  /// drawn from the rows; and how many rows each stands for. Where there are enough, seeds are
+  /// drawn from them and training is shorter; else the others are drawn from the rows.
+  std::span<const float> start = {};
+  std::span<const uint32_t> start_rows = {};
 };
 
 /// Which rows belong together. Thread safety: single owner.

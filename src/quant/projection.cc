@@ -477,6 +477,14 @@ void Projection::apply_fast(const float* vector, float* out) const {
   out[kept] = static_cast<float>(std::sqrt(std::max(0.0, dropped)) - dropped_mean_);
 }
 
+void Projection::restore(const float* y, float* out) const {
+  std::copy(mean_.begin(), mean_.end(), out);
+  for (size_t i = 0; i < matrix_.rows; ++i) {
+    const float* row = matrix_.row(i);
+    for (size_t k = 0; k < dim_; ++k) out[k] += y[i] * row[k];
+  }
+}
+
 void Projection::save(std::string* out) const {
   Encoder encoder(out);
   encoder.put(static_cast<uint32_t>(dim_));

@@ -57,6 +57,10 @@ class Projection {
   /// memory traffic, which is what a single projection costs.
   void apply_fast(const float* vector, float* out) const;
 
+  /// The vector of which y is the projection, but for what was dropped: float[coordinates] ->
+  /// float[dim].
+  void restore(const float* y, float* out) const;
+
   /// Persistent form. Errors of `load`: corruption, for sizes that do not fit, a number that is not
   /// finite, rows whose lengths are not 1. That the rows are orthogonal is not checked again
   /// (kept^2 x dim products): it is the caller's checksum that vouches for the bytes.
