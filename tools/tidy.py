@@ -352,6 +352,21 @@ def case_index(tree):
         yield index, listed[name], f"{name} is not there"
 
 
+def unused_constants(tree):
+    """What clang warns of, but not in files that are compiled several at a time."""
+    declaration = re.compile(
+        r"^(?:static |inline |constexpr |const )+[^=;(){}]*?(\w+)(?:\[\w*\])*(?: =|\{|;)", re.M)
+    headers = "\n".join(text for path, text in tree.items() if path.endswith(".h"))
+    for path, text in tree.items():
+        if path.endswith(".cc"):
+            code = without_comments_and_strings(text)
+            for found in declaration.finditer(code):
+                uses = re.findall(rf"\b{found.group(1)}\b", code)
+                if len(uses) == 1 and f"{found.group(1)};" not in headers:  # not an extern one
+                    line = code.count("\n", 0, found.start()) + 1
+                    yield path, line, f"nothing uses {found.group(1)}"
+
+
 def vague_names(tree):
     for path in tree:
         stem = os.path.basename(path).split(".")[0]
@@ -420,7 +435,7 @@ def function_length(tree):
 
 RULES = [include_table, third_party, banned_names, line_width, whitespace, dead_files,
          fuzz_corpora, leftover_markers, machine_paths, one_title, dead_links, dead_mentions,
-         case_index, vague_names, guarded_headers, function_length]
+         case_index, unused_constants, vague_names, guarded_headers, function_length]
 
 
 def read_tree(root):

@@ -89,6 +89,13 @@ SAMPLES = [
                        "src/base/a.cc": "// See plan.md, 5.2.  <-- plan.md\n// docs/<name>.md\n"}),
     ("case_index", {"api/cases/README.md": "# Cases\n`a.json`\n`gone.json`  <-- not there\n",
                     "api/cases/a.json": "{}\n", "api/cases/b.json": "<-- not listed\n"}),
+    ("unused_constants", {
+        "src/base/a.cc": "constexpr int kA = 3;\nconst char* const kB[] = {  <-- uses kB\n"
+                         "static constexpr double kC{1};  <-- uses kC\n// kC, kD\n"
+                         "constexpr size_t kD = kA;  <-- uses kD\nconst int f(int x) {}\n"
+                         "  const int local = 3;\nconst T& g() { return 1; }\n",
+        "src/base/b.cc": "const T kE = {};\n",
+        "src/base/b.h": "extern const T kE;\n"}),
     ("vague_names", {"src/base/string_utils.cc": "<-- share\n", "src/base/bytes.cc": "\n"}),
     ("guarded_headers", {"src/base/a.h": OPENING + "#pragma once\n",
                          "src/base/b.h": "// No guard  <-- pragma\n",

@@ -10,7 +10,7 @@
 #include "cli/program.h"
 #include "cli/test_files.h"
 
-namespace aionbd {
+namespace aionbd::ann_bench_test {
 namespace {
 
 constexpr uint64_t kRows = 600;
@@ -274,4 +274,4 @@ TEST(RecallTest, TrueDistancesAreThoseOfTheMetric) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::ann_bench_test

@@ -14,7 +14,7 @@
 namespace aionbd {
 namespace {
 
-constexpr const char* kExamples =
+constexpr const char* kBenchExamples =
     R"(The file has the layout of ann-benchmarks: data sets train, test and neighbors.
 `./dev data` makes two such files. Everything runs in this process, without HTTP.
 
@@ -322,7 +322,7 @@ CommandRun declare_bench(Arguments args) {
   Arguments ann = args.command("ann", "Nearest neighbours of a file of queries");
   declare_question(ann, *flags);
   declare_procedure(ann, *flags);
-  ann.footer(kExamples);
+  ann.footer(kBenchExamples);
   return [flags] { return run(*flags); };
 }
 

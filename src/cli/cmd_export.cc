@@ -11,7 +11,7 @@
 namespace aionbd {
 namespace {
 
-constexpr const char* kExamples =
+constexpr const char* kExportExamples =
     R"(Writes {"id":..,"values":[..],"payload":{..}} per line, ids ascending; `aionbd
 import` reads it back.
 The file gets its name only when it is complete.
@@ -64,7 +64,7 @@ CommandRun declare_export(Arguments args) {
       .show_default()
       .group("Output");
   args.flag("--quiet", flags->quiet, "No progress").group("Output");
-  args.footer(kExamples);
+  args.footer(kExportExamples);
   return [flags] { return run(*flags); };
 }
 

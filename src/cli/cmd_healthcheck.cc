@@ -10,7 +10,7 @@
 namespace aionbd {
 namespace {
 
-constexpr const char* kExamples = R"(Exit codes: 0 ready, 1 not, 64 bad argument.
+constexpr const char* kHealthcheckExamples = R"(Exit codes: 0 ready, 1 not, 64 bad argument.
 
 Examples:
   aionbd healthcheck
@@ -64,7 +64,7 @@ CommandRun declare_healthcheck(Arguments args) {
       .between(1U, 600000U)
       .show_default();
   args.flag("--quiet", flags->quiet, "Only the exit code");
-  args.footer(kExamples);
+  args.footer(kHealthcheckExamples);
   return [flags] { return run(*flags); };
 }
 

@@ -9,7 +9,7 @@
 namespace aionbd {
 namespace {
 
-constexpr const char* kExamples = R"(Formats:
+constexpr const char* kImportExamples = R"(Formats:
   ndjson  one {"id":..,"values":[..],"payload":{..}} per line
   npy     NumPy array of two axes (f2, f4, f8, integers)
   fvecs   SIFT, GIST and their kin
@@ -90,7 +90,7 @@ void declare_flags(Arguments args, ImportFlags& flags) {
               "File that gets the rows refused, with the reason (FILE.refused.ndjson)")
       .group("Progress");
   args.flag("--quiet", flags.quiet, "No progress").group("Progress");
-  args.footer(kExamples);
+  args.footer(kImportExamples);
 }
 
 Status finish_flags(ImportFlags& flags) {

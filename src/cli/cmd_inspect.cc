@@ -224,7 +224,7 @@ int inspect_file(const std::string& path, bool json) {
 
 // ---- The command --------------------------------------------------------------------------------
 
-constexpr const char* kExamples =
+constexpr const char* kInspectExamples =
     R"(A name that is no table is a file: a manifest, a log, a segment or an index is shown
 with its header, its sections or frames, and where it is damaged (then the exit code
 is 65). A table's name as a file: ./settings.
@@ -269,7 +269,7 @@ CommandRun declare_inspect(Arguments args) {
       .required();
   Argument markdown = args.flag("--markdown", flags->markdown, "As a Markdown table");
   args.flag("--json", flags->json, "As JSON").excludes(markdown);
-  args.footer(kExamples);
+  args.footer(kInspectExamples);
   return [flags] { return run(*flags); };
 }
 

@@ -10,7 +10,7 @@
 namespace aionbd {
 namespace {
 
-constexpr const char* kExamples =
+constexpr const char* kRepairExamples =
     R"(Writes a new data directory of everything whose checksums hold: rows one by one, log
 records also behind a damaged place. The damaged directory is only read. Each line
 tells what is lost, and where. Look at `aionbd verify` first; a damaged index alone
@@ -87,7 +87,7 @@ CommandRun declare_repair(Arguments args) {
   args.option("--out", flags->out, "New directory; must not exist").required();
   args.flag("--json", flags->json, "The whole report as one JSON object");
   args.flag("--quiet", flags->quiet, "No progress");
-  args.footer(kExamples);
+  args.footer(kRepairExamples);
   return [flags] { return run(*flags); };
 }
 

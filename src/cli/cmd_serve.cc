@@ -29,7 +29,7 @@ extern "C" char** environ;
 namespace aionbd {
 namespace {
 
-constexpr const char* kExamples =
+constexpr const char* kServeExamples =
     R"(Each setting is a flag, an environment variable (--data-dir is AIONBD_DATA_DIR) and a key
 of the config file (data_dir = "..."); a flag wins over the environment, that over the file.
 
@@ -266,7 +266,7 @@ CommandRun declare_serve(Arguments args) {
         .group(group_of(row.name))
         .value_name(is_number(row) ? "N" : "TEXT");
   }
-  args.footer(kExamples);
+  args.footer(kServeExamples);
   return [flags] { return run(*flags); };
 }
 

@@ -16,7 +16,7 @@
 namespace aionbd {
 namespace {
 
-constexpr const char* kExamples =
+constexpr const char* kSoakExamples =
     R"(Loads a server with upserts, batches, deletes, payload changes, reads and searches, and
 judges every answer: each client owns a range of ids and knows what each must hold; each
 row spells its id and version, so that a torn, mixed, lost or deleted row is recognised
@@ -271,7 +271,7 @@ CommandRun declare_soak(Arguments args) {
   args.flag("--json", flags->json, "Print the report as JSON").group("Report");
   args.flag("--quiet", flags->quiet, "No progress").group("Report");
   flags->server.declare(args);
-  args.footer(kExamples);
+  args.footer(kSoakExamples);
   return [flags] {
     flags->options.keep_collection = flags->keep;
     return run(*flags);

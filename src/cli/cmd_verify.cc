@@ -10,7 +10,7 @@
 namespace aionbd {
 namespace {
 
-constexpr const char* kExamples =
+constexpr const char* kVerifyExamples =
     R"(Reads every byte of a stopped server's data directory and changes nothing. Each line
 tells what is wrong, where: "damaged" is something lost or wrong, "note" is
 something a start puts right by itself (a torn log tail, leftovers of a crash).
@@ -89,7 +89,7 @@ CommandRun declare_verify(Arguments args) {
   args.option("DIR", flags->dir, "Data directory of a stopped server").required();
   args.flag("--json", flags->json, "The whole report as one JSON object");
   args.flag("--quiet", flags->quiet, "No progress");
-  args.footer(kExamples);
+  args.footer(kVerifyExamples);
   return [flags] { return run(*flags); };
 }
 

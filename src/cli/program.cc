@@ -35,7 +35,7 @@ constexpr Command kCommands[] = {
     {"version", "Print the version", declare_version},
 };
 
-constexpr const char* kExamples = R"(Start here:
+constexpr const char* kProgramExamples = R"(Start here:
   aionbd serve --data-dir ./data
   aionbd import --collection docs docs.ndjson
   aionbd COMMAND --help
@@ -69,7 +69,7 @@ int unknown_command(std::string_view word) {
 
 int parse_and_run(std::vector<std::string> arguments) {
   CommandLine line("aionbd", "AIONBD, a vector database for one machine");
-  line.arguments().footer(kExamples);
+  line.arguments().footer(kProgramExamples);
   line.arguments().version("--version", std::string(version()));
   std::vector<Arguments> commands;
   std::vector<CommandRun> runs;

@@ -12,7 +12,7 @@
 #include "distance/kernels.h"
 #include "distance/test_vectors.h"
 
-namespace aionbd {
+namespace aionbd::metric_test {
 namespace {
 
 constexpr float kLargest = std::numeric_limits<float>::max();
@@ -360,4 +360,4 @@ TEST(Selection, FrontDoor) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::metric_test

@@ -13,7 +13,7 @@
 #include "base/rng.h"
 #include "engine/index_keeper.h"
 
-namespace aionbd {
+namespace aionbd::auditor_test {
 namespace {
 
 constexpr uint32_t kDim = 32;
@@ -399,4 +399,4 @@ TEST(AuditSamples, KeepTheRequestWithoutItsCaller) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::auditor_test

@@ -14,7 +14,7 @@
 #include "base/rng.h"
 #include "engine/index_keeper.h"
 
-namespace aionbd {
+namespace aionbd::filtered_test {
 namespace {
 
 constexpr uint32_t kDim = 24;
@@ -406,4 +406,4 @@ TEST_F(FilteredTest, NoneIsBuiltUnasked) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::filtered_test

@@ -14,7 +14,7 @@
 #include "engine/index_keeper.h"
 #include "engine/pinning.h"
 
-namespace aionbd {
+namespace aionbd::index_churn_test {
 namespace {
 
 constexpr uint32_t kDim = 16;
@@ -220,4 +220,4 @@ TEST_F(IndexChurnTest, AMergeGivenUpLeavesTheStoreAsItWas) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::index_churn_test

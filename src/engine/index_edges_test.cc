@@ -17,7 +17,7 @@
 #include "engine/index_keeper.h"
 #include "io/file_system.h"
 
-namespace aionbd {
+namespace aionbd::index_edges_test {
 namespace {
 
 constexpr size_t kRows = kIndexRowsMin + 104;
@@ -651,4 +651,4 @@ TEST_F(IndexEdges, MissingIndexFileIsBuiltAgain) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::index_edges_test

@@ -15,7 +15,7 @@
 #include "base/sanitized.h"
 #include "engine/index_keeper.h"
 
-namespace aionbd {
+namespace aionbd::index_test {
 namespace {
 
 constexpr size_t kRows = kIndexRowsMin + 500;
@@ -528,4 +528,4 @@ TEST_F(IndexTest, ZeroRowsStayOutsideOfCosine) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::index_test

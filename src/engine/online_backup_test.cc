@@ -12,7 +12,7 @@
 #include "engine/store_backup.h"
 #include "io/sim_file_system.h"
 
-namespace aionbd {
+namespace aionbd::online_backup_test {
 namespace {
 
 constexpr char kStore[] = "store";
@@ -203,4 +203,4 @@ TEST_F(OnlineBackupTest, IsOneMomentOfAllWriters) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::online_backup_test

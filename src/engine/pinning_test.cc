@@ -18,7 +18,7 @@
 #include "engine/engine.h"
 #include "io/sim_file_system.h"
 
-namespace aionbd {
+namespace aionbd::pinning_test {
 namespace {
 
 constexpr size_t kRows = kSanitized ? 12000 : 40000;
@@ -450,4 +450,4 @@ TEST(BudgetFitTest, RowsThatCanBeIndexedGrowWithTheBudget) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::pinning_test

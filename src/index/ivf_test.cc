@@ -12,7 +12,7 @@
 
 #include "base/rng.h"
 
-namespace aionbd {
+namespace aionbd::ivf_test {
 namespace {
 
 constexpr size_t kCoordinates = 24;
@@ -426,4 +426,4 @@ TEST(Ivf, AnyCodesAreSearchedSafely) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::ivf_test

@@ -17,7 +17,7 @@
 #include "payload/filter_model.h"
 #include "payload/payload.h"
 
-namespace aionbd {
+namespace aionbd::field_index_test {
 namespace {
 
 /// A segment's payloads and its index, in memory aligned as in a mapped file.
@@ -543,4 +543,4 @@ TEST(FieldIndex, DamageInOneFieldLeavesItsClausesOpen) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::field_index_test

@@ -11,7 +11,7 @@
 #include "base/rng.h"
 #include "payload/filter_model.h"
 
-namespace aionbd {
+namespace aionbd::payload_test {
 namespace {
 
 Draw draw_from(Rng* rng) {
@@ -236,4 +236,4 @@ TEST(Payload, EveryPrefixIsRefusedUnlessItEndsBetweenEntries) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::payload_test

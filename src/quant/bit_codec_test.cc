@@ -12,7 +12,7 @@
 
 #include "base/rng.h"
 
-namespace aionbd {
+namespace aionbd::bit_codec_test {
 namespace {
 
 /// One-sided, of a normal distribution beyond 1.9 deviations.
@@ -225,4 +225,4 @@ TEST(BitCodec, RowsAreThoseOfTheIds) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::bit_codec_test

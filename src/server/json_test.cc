@@ -6,7 +6,7 @@
 #include <cstring>
 #include <limits>
 
-namespace aionbd {
+namespace aionbd::json_test {
 namespace {
 
 /// A body with the padding the reader needs; the padding is hostile on purpose.
@@ -373,4 +373,4 @@ TEST(JsonWriter, PayloadsSurviveARoundTrip) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::json_test

@@ -6,7 +6,7 @@
 
 #include "io/sim_file_system.h"
 
-namespace aionbd {
+namespace aionbd::log_reader_test {
 namespace {
 
 constexpr uint64_t kStore = 42;
@@ -702,4 +702,4 @@ TEST_F(ScanTest, AReplayOfALogThatChangedIsRefused) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::log_reader_test

@@ -6,7 +6,7 @@
 #include "io/sim_file_system.h"
 #include "storage/storage.h"
 
-namespace aionbd {
+namespace aionbd::manifest_test {
 namespace {
 
 Manifest sample() {
@@ -224,4 +224,4 @@ TEST_F(FailedPublishTest, RemovalIsTriedAgain) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::manifest_test

@@ -20,7 +20,7 @@
 #include "storage/backup.h"
 #include "test/long_runs.h"
 
-namespace aionbd {
+namespace aionbd::backup_crash_test {
 namespace {
 
 constexpr char kStore[] = "store";
@@ -333,4 +333,4 @@ TEST_F(BackupCrashTest, OnlineBackupLeavesTheStoreAndTheEarlierOnes) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::backup_crash_test

@@ -15,7 +15,7 @@
 #include "io/sim_file_system.h"
 #include "test/model/history.h"
 
-namespace aionbd {
+namespace aionbd::concurrent_fault_test {
 namespace {
 
 constexpr char kDir[] = "store";
@@ -167,4 +167,4 @@ TEST(ConcurrentFaultTest, WritersKnowWhatTheirPointsHold) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::concurrent_fault_test

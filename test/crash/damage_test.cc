@@ -25,7 +25,7 @@
 #include "test/crash/recovered.h"
 #include "test/long_runs.h"
 
-namespace aionbd {
+namespace aionbd::damage_test {
 namespace {
 
 constexpr char kDir[] = "store";
@@ -427,4 +427,4 @@ TEST(DamageTest, DamagedIndexesAreFoundAndBuiltAgain) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::damage_test

@@ -21,7 +21,7 @@
 #include "test/crash/recovered.h"
 #include "test/long_runs.h"
 
-namespace aionbd {
+namespace aionbd::exhaustive_test {
 namespace {
 
 /// What may be found after a crash.
@@ -460,4 +460,4 @@ std::string name_of(const testing::TestParamInfo<Protocol>& info) {
 INSTANTIATE_TEST_SUITE_P(Protocols, ExhaustiveCrashTest, testing::ValuesIn(protocols()), name_of);
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::exhaustive_test

@@ -12,7 +12,7 @@
 #include "test/long_runs.h"
 #include "test/model/history.h"
 
-namespace aionbd {
+namespace aionbd::fault_test {
 namespace {
 
 constexpr char kDir[] = "store";
@@ -125,4 +125,4 @@ TEST(FaultTest, AfterAFailedSyncNothingIsTakenAndNothingAcknowledgedIsLost) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::fault_test

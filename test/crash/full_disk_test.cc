@@ -18,7 +18,7 @@
 #include "io/sim_file_system.h"
 #include "test/model/history.h"
 
-namespace aionbd {
+namespace aionbd::full_disk_test {
 namespace {
 
 constexpr uint32_t kDimension = 8;
@@ -418,4 +418,4 @@ TEST(FullRealDiskTest, ASmallTmpfsIsFilledAndEmptied) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::full_disk_test

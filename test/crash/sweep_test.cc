@@ -14,7 +14,7 @@
 #include "test/long_runs.h"
 #include "test/model/history.h"
 
-namespace aionbd {
+namespace aionbd::sweep_test {
 namespace {
 
 constexpr char kDir[] = "store";
@@ -339,4 +339,4 @@ TEST(SweepTest, EveryCallOfAMergeAndOfAnIndexFailsInEveryWay) {
 }
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::sweep_test
