@@ -9,7 +9,7 @@
 #include "base/rng.h"
 #include "engine/pinning.h"
 
-namespace aionbd {
+namespace aionbd::row_codes_test {
 namespace {
 
 constexpr uint32_t kDim = 48;
@@ -191,4 +191,4 @@ INSTANTIATE_TEST_SUITE_P(Metrics, RowCodesTest,
                          testing::Values(Metric::kL2, Metric::kCosine, Metric::kDot));
 
 }  // namespace
-}  // namespace aionbd
+}  // namespace aionbd::row_codes_test
