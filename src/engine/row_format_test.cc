@@ -61,7 +61,8 @@ TEST(RowFormatChoice, EveryByteComesBack) {
 class RowFormatTest : public testing::Test {
  protected:
   RowFormatTest() {
-    dir_ = testing::TempDir() + "aionbd_row_format_test";
+    dir_ = testing::TempDir() + "aionbd_row_format_test_" +
+           testing::UnitTest::GetInstance()->current_test_info()->name();
     std::filesystem::remove_all(dir_);
     open();
   }
