@@ -328,6 +328,7 @@ std::optional<IndexKeeper::Job> IndexKeeper::small_job(StoredCollection& collect
       all.begin(), all.end(),
       [](const SegmentView& a, const SegmentView& b) { return a.live() < b.live(); });
   const uint64_t others = rows - largest->live();
+  if (others < kIndexRowsAsked) return std::nullopt;  // they would get no index
   if (static_cast<double>(others) > kSmallShare * static_cast<double>(rows)) return std::nullopt;
   all.erase(largest);
   return set_aside(collection, Task::kMerge, Metric::kDot, std::move(all));

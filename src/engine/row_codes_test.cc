@@ -165,7 +165,7 @@ TEST_P(RowCodesTest, AutoFindsWhatIsNewAndSaysHowMuchItFinds) {
     const std::vector<float> query = values_of(7000000 + q);
     const auto truth = hits(search(query, SearchMode::kExact));
     const SearchResult result = search(query, SearchMode::kAuto);
-    EXPECT_EQ(plan_of_later(result), "sealed: exact scan of codes");
+    EXPECT_EQ(plan_of_later(result), "sealed: estimates from codes");
     for (const auto& hit : hits(result)) {
       found += std::find(truth.begin(), truth.end(), hit) != truth.end() ? 0.1 : 0;
     }

@@ -213,6 +213,8 @@ std::string describe(const Plan& plan, size_t p, const Effort& effort) {
   if (wanted.indexed() && wanted.most() == 0) return kind + "nothing, no row matches";
   if (effort.parts[p].walked.load(std::memory_order_relaxed) > 0)
     return kind + describe_walk(plan, p);
+  if (effort.parts[p].sifted.load(std::memory_order_relaxed) > 0)
+    return kind + "estimates from codes" + of_wanted(wanted);
   const bool bounded = effort.parts[p].estimated.load(std::memory_order_relaxed) > 0;
   return kind + (bounded ? "exact scan of codes" : "exact scan") + of_wanted(wanted);
 }

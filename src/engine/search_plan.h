@@ -123,6 +123,7 @@ struct Effort {
     std::atomic<uint64_t> computed{0};   // exact distances
     std::atomic<uint64_t> estimated{0};  // rows estimated or bounded from codes
     std::atomic<uint64_t> walked{0};     // queries that a walk answered
+    std::atomic<uint64_t> sifted{0};     // queries for which all rows were estimated instead
   };
   explicit Effort(size_t parts_count) : parts(parts_count) {}
   std::vector<Part> parts;

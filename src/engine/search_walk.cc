@@ -178,7 +178,8 @@ Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
 /// and no index, and for small indexes.
 bool estimates_suffice(const Plan& plan, const Best& best, uint32_t p) {
   const PartPlan& part = plan.parts[p];
-  if (part.index == nullptr || !part.rows_in_place() || !best.full()) return false;
+  if (part.index == nullptr || !part.index->covers_all()) return false;
+  if (!part.rows_in_place() || !best.full()) return false;
   if (part.indexed && plan.view.segments[p].rows > kEstimatedRowsMax) return false;
   return plan.request.target_recall.value_or(kAutoTargetRecall) <= kEstimatedTargetMax;
 }
@@ -205,6 +206,7 @@ Result<bool> estimate_part(const Plan& plan, IndexQueries& queries, const Prepar
   }
   effort.parts[p].computed.fetch_add(computed, std::memory_order_relaxed);
   effort.parts[p].estimated.fetch_add(rows, std::memory_order_relaxed);
+  effort.parts[p].sifted.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
 
