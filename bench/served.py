@@ -6,9 +6,12 @@
 FILE has the layout of ann-benchmarks (`./dev data fashion`). The server has its default settings;
 all rows of `train` are imported and optimized, and the queries of `test` are asked in mode auto
 with target recall 0.95, 10 hits, without payload. Each round runs `aionbd bench ann` (in process,
-one thread), wrk with one connection, and wrk with eight on two threads, on the same cores. Prints
-the medians of the rounds, and the recall of the answers that came over HTTP.
+one thread), wrk with one connection, and wrk with eight on two threads, on the same cores. The
+first two are run again with the cores kept awake, by processes that have them only when nobody else
+wants them: what waking a sleeping core costs is the host's, and is in the difference. Prints the
+medians of the rounds, and the recall of the answers that came over HTTP.
 """
+import contextlib
 import json
 import os
 import pathlib
@@ -89,6 +92,21 @@ def served_recall(url, bodies, file):
     return right / (HITS * len(lines)), "+".join(sorted(modes))
 
 
+@contextlib.contextmanager
+def cores_awake():
+    spin = ("import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])});"
+            "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass")
+    spinners = [subprocess.Popen([sys.executable, "-c", spin, str(core)])
+                for core in os.sched_getaffinity(0)]
+    try:
+        time.sleep(0.3)
+        yield
+    finally:
+        for spinner in spinners:
+            spinner.kill()
+            spinner.wait()
+
+
 def in_process(program, file, folder, seconds):
     text = subprocess.run(
         [program, "bench", "ann", "--file", str(file), "--mode", "auto", "--target-recall",
@@ -130,11 +148,15 @@ def main():
     try:
         fill(program, url, file)
         recall, modes = served_recall(url, bodies, file)
-        runs = {"in process": [], "HTTP, 1 connection": [], "HTTP, 8 connections": []}
+        runs = {"in process": [], "HTTP, 1 connection": [], "HTTP, 8 connections": [],
+                "in process, awake": [], "HTTP, 1, awake": []}
         for _ in range(rounds):
             runs["in process"].append(in_process(program, file, kept, seconds))
             runs["HTTP, 1 connection"].append(wrk(url, bodies, 1, 1, seconds))
             runs["HTTP, 8 connections"].append(wrk(url, bodies, 2, 8, seconds))
+            with cores_awake():
+                runs["in process, awake"].append(in_process(program, file, kept, seconds))
+                runs["HTTP, 1, awake"].append(wrk(url, bodies, 1, 1, seconds))
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait()
@@ -144,12 +166,16 @@ def main():
     for name, results in runs.items():
         print(f"{name:22}{median(results, 'qps'):>10.0f}{median(results, 'p50_us'):>10.1f}"
               f"{median(results, 'p99_us'):>10.1f}")
-    overhead = median(runs["HTTP, 1 connection"], "p50_us") - median(runs["in process"], "p50_us")
+    def overhead(served, inside):
+        return median(runs[served], "p50_us") - median(runs[inside], "p50_us")
+
+    plain = overhead("HTTP, 1 connection", "in process")
+    awake = overhead("HTTP, 1, awake", "in process, awake")
     qps = median(runs["HTTP, 8 connections"], "qps")
     print(f"\nrecall over HTTP ({modes})   {recall:.4f}   target {TARGET}, at least "
           f"{TARGET - 0.01:.2f}: {verdict(recall >= TARGET - 0.01)}")
-    print(f"p50 over HTTP - in process   {overhead:.1f} us   at most {OVERHEAD_US_MAX}: "
-          f"{verdict(overhead <= OVERHEAD_US_MAX)}")
+    print(f"p50 over HTTP - in process   {plain:.1f} us   at most {OVERHEAD_US_MAX}: "
+          f"{verdict(plain <= OVERHEAD_US_MAX)}   with the cores kept awake {awake:.1f} us")
     print(f"QPS of 8 connections         {qps:.0f}   at least {QPS_MIN}: {verdict(qps >= QPS_MIN)}")
 
 

@@ -49,6 +49,7 @@ struct EngineContext {
   std::function<void()> wait_for_job = [] {
   };  // until no checkpoint, merge or index file is being written
   std::function<void()> sealing_asked = [] {};  // searches read many open rows
+  std::function<void()> coding_asked = [] {};   // a collection has asked_codes
   std::function<void()> audit_wanted = [] {};   // a query was kept that was not audited yet
 
   // Own synchronisation.

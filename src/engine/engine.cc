@@ -201,6 +201,7 @@ Status Engine::recover() {
       context_, [this] { return all(); }, *maintenance_, *pinning_);
   context_->index_wanted = [this] { keeper_->wake(); };
   context_->sealing_asked = [this] { maintenance_->seal_soon(); };
+  context_->coding_asked = [this] { maintenance_->code_soon(); };
   context_->segments_changed = [this] {
     as_memory_allows([this] { pinning_->segments_changed(); });
   };

@@ -10,19 +10,22 @@ namespace aionbd {
 
 namespace {
 
-/// The rows of a sealed segment. Thread safety: safe.
+/// The first rows of a segment. Thread safety: safe.
 class SegmentRows final : public RowSource {
  public:
-  explicit SegmentRows(const SealedSegment& segment) : segment_(segment) {}
+  explicit SegmentRows(const SealedSegment& segment)
+      : SegmentRows(segment, segment.rows_count(), segment.dimension()) {}
+  SegmentRows(const Segment& segment, RowId rows, uint32_t dimension)
+      : segment_(segment), rows_(rows), dimension_(dimension) {}
 
-  uint32_t rows_count() const override { return segment_.rows_count(); }
-  uint32_t dimension() const override { return segment_.dimension(); }
+  uint32_t rows_count() const override { return rows_; }
+  uint32_t dimension() const override { return dimension_; }
   Status read(uint32_t first, size_t n, float* out) const override {
     if (segment_.residency() != Residency::kAll) return segment_.copy_rows(first, n, out, nullptr);
     while (n > 0) {
       ASSIGN_OR_RETURN(const RowBlock block, segment_.rows(first, n));
-      block.values.copy(block.count * segment_.dimension(), out);
-      out += block.count * segment_.dimension();
+      block.values.copy(block.count * dimension_, out);
+      out += block.count * dimension_;
       first += static_cast<uint32_t>(block.count);
       n -= block.count;
     }
@@ -30,7 +33,9 @@ class SegmentRows final : public RowSource {
   }
 
  private:
-  const SealedSegment& segment_;
+  const Segment& segment_;
+  const RowId rows_;
+  const uint32_t dimension_;
 };
 
 /// The lists of an index, copied from its file. Thread safety: safe.
@@ -161,16 +166,43 @@ SiblingIndexes siblings_of(const StoredCollection& collection, Metric metric) {
   return out;
 }
 
-Status add_row_codes(const StoredCollection& collection, const SealedSegment& segment,
-                     Metric metric) {
+namespace {
+
+/// Codes in the terms of the largest index of a collection. Null: there is none, or it does not
+/// suit the rows.
+Result<std::shared_ptr<const VectorIndex>> encode_rows(const StoredCollection& collection,
+                                                       const RowSource& rows, Metric metric) {
   const SiblingIndexes siblings = siblings_of(collection, metric);
   const auto largest = std::max_element(
       siblings.begin(), siblings.end(),
       [](const auto& a, const auto& b) { return a->rows_count() < b->rows_count(); });
-  if (largest == siblings.end()) return {};
+  if (largest == siblings.end()) return std::shared_ptr<const VectorIndex>();
+  return VectorIndex::encode(rows, **largest);
+}
+
+}  // namespace
+
+Status add_row_codes(const StoredCollection& collection, const SealedSegment& segment,
+                     Metric metric) {
   ASSIGN_OR_RETURN(std::shared_ptr<const VectorIndex> codes,
-                   VectorIndex::encode(SegmentRows(segment), **largest));
+                   encode_rows(collection, SegmentRows(segment), metric));
   if (codes != nullptr) segment.attach_codes(metric, std::move(codes));
+  return {};
+}
+
+Status add_open_codes(const StoredCollection& collection, Metric metric) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<const View> view, collection.current_view());
+  if (view->segments.empty() || view->segments.back().segment->sealed()) return {};
+  const SegmentView& last = view->segments.back();
+  const auto& segment = static_cast<const OpenSegment&>(*last.segment);
+  ASSIGN_OR_RETURN(
+      std::shared_ptr<const VectorIndex> codes,
+      encode_rows(collection, SegmentRows(segment, last.rows, segment.dimension()), metric));
+  if (codes == nullptr) {
+    segment.refuse_codes(metric);
+  } else {
+    segment.attach_codes(metric, std::move(codes));
+  }
   return {};
 }
 

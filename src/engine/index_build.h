@@ -28,6 +28,10 @@ SiblingIndexes siblings_of(const StoredCollection& collection, Metric metric);
 Status add_row_codes(const StoredCollection& collection, const SealedSegment& segment,
                      Metric metric);
 
+/// The same for the open rows as they are now; where it cannot, their segment refuses codes from
+/// now on. One caller at a time.
+Status add_open_codes(const StoredCollection& collection, Metric metric);
+
 /// The same for its payloads. Cost: a pass over them.
 Result<SegmentIndexes::Fields> build_field_index(EngineContext& context,
                                                  const SealedSegment& segment,

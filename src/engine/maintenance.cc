@@ -171,6 +171,15 @@ void Maintenance::seal_soon() {
   wake_.notify_one();
 }
 
+void Maintenance::code_soon() {
+  {
+    MutexLock lock(wake_mutex_);
+    if (codes_due_ || stopping_ || !start_thread()) return;
+    codes_due_ = true;
+  }
+  wake_.notify_one();
+}
+
 bool Maintenance::start_thread() {
   if (thread_.joinable()) return true;
   try {
@@ -185,16 +194,34 @@ bool Maintenance::start_thread() {
 
 void Maintenance::run_in_background() {
   for (;;) {
+    bool seal = false;
+    bool code = false;
     {
       MutexLock lock(wake_mutex_);
-      while (!due_ && !stopping_) wake_.wait(wake_mutex_);
+      while (!due_ && !codes_due_ && !stopping_) wake_.wait(wake_mutex_);
       if (stopping_) return;
-      due_ = false;
+      seal = std::exchange(due_, false);
+      code = std::exchange(codes_due_, false);
     }
+    if (code) code_open_rows();
+    if (!seal) continue;
     busy_.store(true);
     run_due();
     busy_.store(false);
   }
+}
+
+void Maintenance::code_open_rows() {
+  // What cannot be had, or read, now is found by whoever needs it next.
+  as_memory_allows([&] {
+    for (const auto& collection : collections_()) {
+      const uint32_t asked = collection->take_asked_codes();
+      for (const MetricInfo& info : metric_table()) {
+        if ((asked >> static_cast<uint32_t>(info.metric) & 1U) == 0) continue;
+        (void)add_open_codes(*collection, info.metric);
+      }
+    }
+  });
 }
 
 void Maintenance::run_due() {

@@ -57,6 +57,8 @@ class Maintenance {
   /// Has a thread of its own seal the open rows, so that no caller waits. Without one to be had:
   /// not now.
   void seal_soon() EXCLUDES(wake_mutex_);
+  /// Has that thread give open rows the codes that collections ask for.
+  void code_soon() EXCLUDES(wake_mutex_);
   /// Seals all open rows and shortens the log; then compacts where due.
   Status checkpoint();
 
@@ -134,6 +136,7 @@ class Maintenance {
 
   void run_in_background();
   void run_due();
+  void code_open_rows();
   bool start_thread() REQUIRES(wake_mutex_);
   Status run_checkpoint() REQUIRES(job_mutex_);
   Status checkpoint_locked() REQUIRES(job_mutex_);
@@ -186,6 +189,7 @@ class Maintenance {
   Mutex wake_mutex_;
   CondVar wake_;
   bool due_ GUARDED_BY(wake_mutex_) = false;
+  bool codes_due_ GUARDED_BY(wake_mutex_) = false;
   bool stopping_ GUARDED_BY(wake_mutex_) = false;
   std::thread thread_ GUARDED_BY(wake_mutex_);  // with async_checkpoints, or from seal_soon on
 };

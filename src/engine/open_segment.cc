@@ -167,6 +167,31 @@ Result<Bytes> OpenSegment::payload(RowId row) const {
   return Bytes(text.data, text.size);
 }
 
+uint64_t OpenSegment::memory_bytes() const {
+  uint64_t bytes = memory_.load(std::memory_order_relaxed);
+  for (const Codes& codes : codes_) {
+    const std::shared_ptr<const VectorIndex> held = codes.rows.get();
+    if (held != nullptr) bytes += held->memory_bytes();
+  }
+  return bytes;
+}
+
+std::shared_ptr<const VectorIndex> OpenSegment::row_codes(Metric metric) const {
+  return codes_[static_cast<size_t>(metric)].rows.get();
+}
+
+void OpenSegment::attach_codes(Metric metric, std::shared_ptr<const VectorIndex> codes) const {
+  codes_[static_cast<size_t>(metric)].rows.set(std::move(codes));
+}
+
+void OpenSegment::refuse_codes(Metric metric) const {
+  codes_[static_cast<size_t>(metric)].refused.store(true, std::memory_order_relaxed);
+}
+
+bool OpenSegment::refuses_codes(Metric metric) const {
+  return codes_[static_cast<size_t>(metric)].refused.load(std::memory_order_relaxed);
+}
+
 Result<std::optional<RowId>> OpenSegment::find(const PointId& id, RowId visible) const {
   const Table* table = table_.load(std::memory_order_acquire);
   if (table == nullptr) return std::optional<RowId>();

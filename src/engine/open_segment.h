@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/published.h"
 #include "engine/budget.h"
 #include "engine/segment.h"
 
@@ -45,7 +46,14 @@ class OpenSegment : public Segment {
   Result<Bytes> payload(RowId row) const override;
   Result<std::optional<RowId>> find(const PointId& id, RowId visible) const override;
   uint64_t disk_bytes() const override { return 0; }
-  uint64_t memory_bytes() const override { return memory_.load(std::memory_order_relaxed); }
+  uint64_t memory_bytes() const override;
+  std::shared_ptr<const VectorIndex> row_codes(Metric metric) const override;
+
+  /// Puts codes of more rows in the place of those it has. One caller at a time.
+  void attach_codes(Metric metric, std::shared_ptr<const VectorIndex> codes) const;
+  /// That there is no use in asking for codes: they do not suit its rows.
+  void refuse_codes(Metric metric) const;
+  bool refuses_codes(Metric metric) const;
 
   uint32_t dimension() const { return dimension_; }
   IdType id_type() const { return id_type_; }
@@ -108,6 +116,13 @@ class OpenSegment : public Segment {
   RowId rows_ = 0;
   std::atomic<uint64_t> memory_{0};
   Reservation reservation_;
+
+  // Own synchronisation.
+  struct Codes {
+    Published<VectorIndex> rows;
+    std::atomic<bool> refused{false};
+  };
+  mutable std::array<Codes, 3> codes_;  // by metric
 };
 
 }  // namespace aionbd

@@ -1,4 +1,4 @@
-// Codes of rows that were sealed while searches went on, until they have an index of their own.
+// Codes of rows that were written while searches went on, until they have an index of their own.
 
 #include <gtest/gtest.h>
 
@@ -9,6 +9,7 @@
 #include "aionbd/aionbd.h"
 #include "base/rng.h"
 #include "engine/pinning.h"
+#include "engine/stored_collection.h"
 
 namespace aionbd::row_codes_test {
 namespace {
@@ -197,6 +198,66 @@ TEST_P(RowCodesTest, RowsThatNobodyReadsHaveNone) {
   EXPECT_EQ(codes_bytes(), 0u);
 }
 
+// Searches over open rows ask for their codes, which a thread makes beside them.
+TEST_P(RowCodesTest, OpenRowsGetCodesOnceTheyAreReadOften) {
+  write(kIndexed, kLater, 1);
+  const auto plan_of_open = [&] { return plan_of_later(search(values_of(0), SearchMode::kAuto)); };
+  EXPECT_EQ(plan_of_open(), "open: exact scan");
+  for (int i = 0; i < 20000 && plan_of_open() == "open: exact scan"; ++i) {
+    if (i % 100 == 99) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  ASSERT_EQ(plan_of_open(), "open: estimates from codes");
+
+  // Rows that came since have none, and are found; so is the state of others.
+  write(kIndexed + kLater, kUncodedRowsMin / 2, 1);
+  std::vector<PointId> dead;
+  for (uint64_t i = 0; i < 40; ++i) dead.emplace_back(kIndexed + 10 * i + 1);
+  ASSERT_TRUE(collection_->remove(dead));
+  double found = 0;
+  double said = 0;
+  constexpr uint64_t kQueries = 100;
+  for (uint64_t q = 0; q < kQueries; ++q) {
+    const bool filtered = q % 4 == 3;
+    const std::vector<float> query = values_of(9000000 + q);
+    const auto truth = hits(search(query, SearchMode::kExact, filtered));
+    const SearchResult result = search(query, SearchMode::kAuto, filtered);
+    ASSERT_EQ(result.plan.back().rows, kLater + kUncodedRowsMin / 2);
+    EXPECT_TRUE(result.plan.back().plan.starts_with("open: estimates from codes"))
+        << result.plan.back().plan;
+    // The coded rows by estimates, the others one by one.
+    EXPECT_EQ(result.plan.back().estimated, kLater);
+    EXPECT_GE(result.plan.back().candidates, filtered ? 1 : kUncodedRowsMin / 2);
+    ASSERT_EQ(result.hits.size(), 10u);
+    for (const auto& hit : hits(result)) {
+      found += std::find(truth.begin(), truth.end(), hit) != truth.end() ? 0.1 : 0;
+      EXPECT_EQ(std::find(dead.begin(), dead.end(), PointId(hit.first)), dead.end());
+    }
+    said += result.recall_at_k.value();
+  }
+  EXPECT_GE(found / kQueries, 0.94);
+  EXPECT_NEAR(said / kQueries, found / kQueries, 0.03);
+  // Each of the newest is the best answer to itself.
+  for (uint64_t i = 0; i < kUncodedRowsMin / 2; ++i) {
+    const uint64_t id = kIndexed + kLater + i;
+    if (i % 10 == 0 || GetParam() == Metric::kDot) continue;  // zero, or not its own nearest
+    EXPECT_EQ(hits(search(values_of(id), SearchMode::kAuto)).front().first, id);
+  }
+}
+
+// Under dot the codes have no place for rows longer than all that is indexed.
+using LongRowsTest = RowCodesTest;
+TEST_P(LongRowsTest, OpenRowsThatCodesCannotHoldAreReadAsTheyAre) {
+  write(kIndexed, kLater, 3);
+  for (uint64_t i = 0; i < 4 * kReadsPerCode; ++i) {
+    const std::vector<float> query = values_of(i);
+    const SearchResult result = search(query, SearchMode::kAuto);
+    EXPECT_EQ(plan_of_later(result), "open: exact scan");
+    EXPECT_EQ(hits(result).front(), hits(search(query, SearchMode::kExact)).front());
+    if (i % 60 == 59) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Metrics, LongRowsTest, testing::Values(Metric::kDot));
 INSTANTIATE_TEST_SUITE_P(Metrics, RowCodesTest,
                          testing::Values(Metric::kL2, Metric::kCosine, Metric::kDot));
 

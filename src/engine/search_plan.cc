@@ -117,6 +117,8 @@ void plan_parts(Plan& plan, uint32_t nprobe_default) {
     to.index = part.segment->vector_index(plan.metric);
     to.indexed = to.index != nullptr;
     if (!to.indexed) to.index = part.segment->row_codes(plan.metric);
+    // The codes of open rows may be newer than the view, or older.
+    if (to.index != nullptr) to.coded = std::min<RowId>(part.rows, to.index->rows_count());
     if (to.indexed) {
       const std::shared_ptr<const MeasuredRecall> measured =
           part.segment->measured_recall(plan.metric, plan.filter != nullptr);

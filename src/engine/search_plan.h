@@ -69,6 +69,7 @@ struct PartPlan {
 
   std::shared_ptr<const VectorIndex> index;            // none: every row is read
   bool indexed = false;                                // false: `index` has codes only
+  RowId coded = 0;                                     // the rows, from the first on, it knows
   std::optional<GraphPlan> walk;                       // none: the index only bounds
   WantedRows wanted;                                   // the rows that may be hits
   Restriction restriction = Restriction::kAfterwards;  // how the walk is kept to them
@@ -76,6 +77,9 @@ struct PartPlan {
   std::shared_ptr<const ListReader> lists;             // with Residency::kNothing: for the walk
 
   bool rows_in_place() const { return residency == Residency::kAll; }
+  /// Whether `index` bounds the rows of `part`, which is where this came from. Of open rows it may
+  /// know some only.
+  bool bounded(const SegmentView& part) const { return index != nullptr && part.segment->sealed(); }
 };
 
 /// What one search call has decided before it looks at rows. Thread safety: immutable.

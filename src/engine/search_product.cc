@@ -224,7 +224,7 @@ bool one_by_one(const Plan& plan, size_t queries) {
     rows += plan.view.segments[p].rows;
     if (plan.parts[p].walk) return true;
     wanted += plan.parts[p].wanted.most();
-    if (plan.parts[p].index != nullptr) coded += plan.view.segments[p].rows;
+    if (plan.parts[p].bounded(plan.view.segments[p])) coded += plan.view.segments[p].rows;
   }
   // The product is of whole blocks of rows.
   if (wanted * kProductPerRead < rows) return true;

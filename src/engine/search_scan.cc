@@ -40,9 +40,10 @@ Status offer(const Plan& plan, const PreparedQuery& query, uint32_t p, RowId row
   thread_local RowCopy copy;
   ASSIGN_OR_RETURN(const RowBlock block, rows_of(plan, p, row, 1, &copy));
   float distance = 0;
-  query.distances(block.values, block.norms_squared, 1, &distance);
+  const float limit = std::min(best.threshold(), plan.cutoff);
+  query.distances_within(block.values, block.norms_squared, 1, limit, &distance);
   ++*computed;
-  if (distance > best.threshold() || distance > plan.cutoff) return {};
+  if (distance > limit) return {};
   if (has_no_direction(plan, block, 0)) return {};
   best.push({distance, p, row});
   return {};
@@ -64,7 +65,8 @@ Result<size_t> scan_rows(const Plan& plan, const PreparedQuery& query, uint32_t 
   for (size_t i = 0; i < n; ++i) {
     const size_t at = rows[i] - first;
     float distance = 0;
-    query.distances(block.values.from(at * plan.dim()), block.norms_squared + at, 1, &distance);
+    query.distances_within(block.values.from(at * plan.dim()), block.norms_squared + at, 1,
+                           best.threshold(), &distance);
     if (distance > best.threshold() || distance > plan.cutoff) continue;
     if (!has_no_direction(plan, block, at)) best.push({distance, p, rows[i]});
   }
@@ -126,7 +128,8 @@ Result<size_t> scan_copied(const Plan& plan, const QueryForms& query, const Task
       size_t j = i + 1;
       while (j < n && wanted[j] == wanted[i] + (j - i)) ++j;
       ASSIGN_OR_RETURN(const RowBlock block, copy.read(segment, plan.dim(), wanted[i], j - i));
-      query.exact.distances(block.values, block.norms_squared, j - i, distances);
+      query.exact.distances_within(block.values, block.norms_squared, j - i,
+                                   reach_of(plan, query, best), distances);
       for (size_t at = 0; at < j - i; ++at) {
         if (distances[at] > reach_of(plan, query, best)) continue;
         if (!has_no_direction(plan, block, at)) {
@@ -160,14 +163,16 @@ Result<size_t> scan_task(const Plan& plan, const QueryForms& query, const Task& 
         size_t j = i + 1;
         while (j < matches && allowed[j] == allowed[i] + (j - i)) ++j;
         const size_t at = allowed[i] - row;
-        query.exact.distances(block.values.from(at * plan.dim()), block.norms_squared + at, j - i,
-                              distances + at);
+        query.exact.distances_within(block.values.from(at * plan.dim()), block.norms_squared + at,
+                                     j - i, reach_of(plan, query, best), distances + at);
         i = j;
       }
       for (size_t i = 0; i < matches; ++i) near[i] = allowed[i] - row;
     } else {
-      query.exact.distances(block.values, block.norms_squared, block.count, distances);
-      matches = select_at_most(distances, reach_of(plan, query, best), block.count, near);
+      const float reach = reach_of(plan, query, best);
+      query.exact.distances_within(block.values, block.norms_squared, block.count, reach,
+                                   distances);
+      matches = select_at_most(distances, reach, block.count, near);
     }
     computed += plan.filter ? matches : block.count;
     for (size_t i = 0; i < matches; ++i) {
@@ -227,7 +232,8 @@ Result<QueryForms> make_forms(const Plan& plan, std::span<const float> values,
       std::move(exact), IndexQueries(values, VectorIndex::Query::Use::kBounds), {}, limit};
   forms.bounds.resize(plan.parts.size());
   for (uint32_t p = 0; p < plan.parts.size(); ++p) {
-    if (!scanned[p] || plan.parts[p].index == nullptr || !plan.parts[p].rows_in_place()) continue;
+    if (!scanned[p] || !plan.parts[p].bounded(plan.view.segments[p])) continue;
+    if (!plan.parts[p].rows_in_place()) continue;
     // Blocks of rows are bounded together: where few of them are wanted, reading these is less.
     if (plan.parts[p].wanted.most() * kBoundsPerRead < plan.view.segments[p].rows / 2) continue;
     const VectorIndex::Query& bounds = forms.queries.on(*plan.parts[p].index);

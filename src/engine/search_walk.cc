@@ -18,6 +18,10 @@ constexpr double kEstimatedTargetMax = 0.995;
 /// The same for rows of an index in which no walk is worth it; where there are more of them, walks
 /// fail for another reason than that looking at all is as cheap.
 constexpr RowId kEstimatedRowsMax = 4096;
+/// Share of the plan's width that is enough in one walk: widths are chosen so that walks keep it on
+/// average, and one that keeps a few less is balanced by another that keeps more. (To ask each for
+/// all of it would send every second walk over dead rows around twice.)
+constexpr double kWidthKept = 0.75;
 /// Times a filtered walk is widened before everything is read.
 constexpr int kWalkAttempts = 4;
 
@@ -146,7 +150,9 @@ Result<bool> walk_part(const SearchEnvironment& environment, const Plan& plan,
     ASSIGN_OR_RETURN(std::span<const GraphCandidate> rows,
                      wanted_candidates(wanted, found, walk.ef, kept));
     // A few lists may hold fewer rows than are kept: enough for an answer is enough.
-    const uint64_t want = std::min<uint64_t>(by_lists ? plan.depth : walk.ef, wanted.most());
+    const auto kept_least = static_cast<uint64_t>(std::ceil(kWidthKept * walk.ef));
+    const uint64_t enough = by_lists ? plan.depth : std::max<uint64_t>(plan.depth, kept_least);
+    const uint64_t want = std::min(enough, wanted.most());
     if (rows.size() < want && (by_lists || !wanted.exact() || wanted.most() < part.rows)) {
       // Looking at all, or reaching no more rows however wide: there is nothing to widen.
       const bool ended = static_cast<double>(found.size()) < width && !by_lists;
@@ -184,8 +190,8 @@ bool estimates_suffice(const Plan& plan, const Best& best, uint32_t p) {
   return plan.request.target_recall.value_or(kAutoTargetRecall) <= kEstimatedTargetMax;
 }
 
-/// Offers the rows of one part that, by the estimates, may be among the best. False when the query
-/// has no form for codes. REQUIRES: estimates_suffice.
+/// Offers the rows of one part that, by the estimates, may be among the best, and those without
+/// codes. False when the query has no form for codes. REQUIRES: estimates_suffice.
 Result<bool> estimate_part(const Plan& plan, IndexQueries& queries, const PreparedQuery& exact,
                            uint32_t p, Best& best, Effort& effort) {
   constexpr RowId kBlock = 256;
@@ -194,9 +200,9 @@ Result<bool> estimate_part(const Plan& plan, IndexQueries& queries, const Prepar
   float estimates[kBlock];
   uint32_t near[kBlock];
   size_t computed = 0;
-  const RowId rows = plan.view.segments[p].rows;
-  for (RowId first = 0; first < rows; first += kBlock) {
-    const size_t n = std::min(kBlock, rows - first);
+  const RowId coded = plan.parts[p].coded;
+  for (RowId first = 0; first < coded; first += kBlock) {
+    const size_t n = std::min(kBlock, coded - first);
     codes.estimates(first, n, estimates);
     const float limit = std::min(best.threshold(), plan.cutoff);
     const size_t found = select_at_most(estimates, codes.likely_reach(limit), n, near);
@@ -204,8 +210,11 @@ Result<bool> estimate_part(const Plan& plan, IndexQueries& queries, const Prepar
       RETURN_IF_ERROR(offer(plan, exact, p, first + near[i], best, &computed));
     }
   }
+  for (RowId row = coded; row < plan.view.segments[p].rows; ++row) {
+    RETURN_IF_ERROR(offer(plan, exact, p, row, best, &computed));
+  }
   effort.parts[p].computed.fetch_add(computed, std::memory_order_relaxed);
-  effort.parts[p].estimated.fetch_add(rows, std::memory_order_relaxed);
+  effort.parts[p].estimated.fetch_add(coded, std::memory_order_relaxed);
   effort.parts[p].sifted.fetch_add(1, std::memory_order_relaxed);
   return true;
 }

@@ -63,7 +63,8 @@ class Segment {
 
   /// The index for a metric, if there is one ready.
   virtual std::shared_ptr<const VectorIndex> vector_index(Metric) const { return nullptr; }
-  /// Codes that only bound distances, where there is no index yet.
+  /// Codes that only bound or estimate distances, where there is no index yet: of all rows of a
+  /// sealed segment, of the first ones of an open one.
   virtual std::shared_ptr<const VectorIndex> row_codes(Metric) const { return nullptr; }
   /// What audits measured of that index on real queries, filtered ones or others, if they found
   /// its own curve wrong.

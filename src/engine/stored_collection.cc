@@ -751,6 +751,7 @@ Result<std::vector<SearchResult>> StoredCollection::run_search(
   time.observe_us(elapsed_us(start, context_->clock->now()));
   if (context_->budget.limit() != 0) context_->look_at_memory();
   if (common.mode != SearchMode::kExact) {
+    tell_of_open_reads(*view, out.front().metric, queries.size());
     metrics.index_lookups.add(queries.size());
     if (out.front().mode != SearchMode::kExact) metrics.index_hits.add(queries.size());
     if (context_->options.recall_audit && samples_.note(common, queries, out)) {
@@ -770,6 +771,26 @@ void StoredCollection::tell_of_bare_reads() const {
   // Its threads may all be at work. Open rows are read as they are, sealed ones by their codes.
   const uint64_t open = unsealed_rows();
   if (open >= kIndexRowsAsked && reads >= kReadsPerBuild * open) context_->sealing_asked();
+}
+
+void StoredCollection::tell_of_open_reads(const View& view, Metric metric, size_t queries) const {
+  if (view.segments.empty() || view.segments.back().segment->sealed()) return;
+  const SegmentView& last = view.segments.back();
+  const auto& open = static_cast<const OpenSegment&>(*last.segment);
+  const std::shared_ptr<const VectorIndex> codes = open.row_codes(metric);
+  const RowId coded = codes == nullptr ? 0 : codes->rows_count();
+  if (last.rows < coded + kUncodedRowsMin || open.refuses_codes(metric)) return;
+  const uint64_t more = uint64_t{last.rows - coded} * queries;
+  if (open_reads_.fetch_add(more) + more < kReadsPerCode * last.rows) return;
+  open_reads_.store(0);
+  // They live on the heap, outside any budget, and are made in the terms of an index.
+  if (context_->budget.limit() != 0) return;
+  const bool any = std::any_of(view.segments.begin(), view.segments.end(), [&](const auto& part) {
+    return part.segment->vector_index(metric) != nullptr;
+  });
+  if (!any) return;
+  asked_codes_.fetch_or(1U << static_cast<uint32_t>(metric));
+  context_->coding_asked();
 }
 
 void StoredCollection::reset_bare_reads() {
