@@ -197,6 +197,35 @@ TEST_F(IndexChurnTest, WhatIsSearchedOftenIsIndexedEarly) {
   expect_content();
 }
 
+TEST_F(IndexChurnTest, ALoadThatNobodySearchesIsIndexedWhenItHasEnded) {
+  options_.data_dir += "_slow";
+  options_.index_build_cooldown = std::chrono::milliseconds(300);
+  open();
+  const auto builds = [&] {
+    double sum = 0;
+    for (const MetricSample& sample : database_->metrics()) {
+      if (sample.row->name == "l2_index_build_requests") sum += sample.value;
+    }
+    return sum;
+  };
+  // Longer than a pause, and in each pause they become at least a quarter more.
+  uint64_t rows = 2000;
+  write(0, rows);
+  for (int i = 0; i < 9; ++i) {
+    write(rows, rows / 4);
+    rows += rows / 4;
+    ASSERT_TRUE(database_->checkpoint().ok());
+    EXPECT_EQ(builds(), 0) << rows << " rows";
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  for (int i = 0; i < 3000 && indexes() == 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_EQ(indexes(), 1u);
+  expect_content();
+  std::filesystem::remove_all(options_.data_dir);
+}
+
 TEST_F(IndexChurnTest, MostlyDeadIndexedSegmentsAreRewritten) {
   load(kRows);
   ASSERT_TRUE(collection_->optimize().ok());

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <exception>
+#include <map>
+#include <utility>
 
 #include "base/memory_guard.h"
 #include "engine/index_build.h"
@@ -20,6 +22,9 @@ constexpr size_t kSmallIndexesMax = 4;
 /// What is not in the largest segment and at most this share of all rows becomes one segment before
 /// all become one: that takes long, and until then each costs every search a walk or a scan.
 constexpr double kSmallShare = 0.25;
+/// A collection that nobody searches and that grew by more than one in so many of its points since
+/// the last look is being loaded.
+constexpr uint64_t kLoadShare = 8;
 /// A build that found no memory is tried again after this many pauses.
 constexpr int kCooldownsForMemory = 3;
 /// A failed build is tried again after this many pauses: what failed (a full disk) takes time.
@@ -30,6 +35,15 @@ IndexKeeper::Collections all_of(const std::function<IndexKeeper::Collections()>&
   IndexKeeper::Collections out;
   as_memory_allows([&] { out = collections(); });
   return out;
+}
+
+/// Whether points are coming in so fast that an index of those that are there would soon be one of
+/// a small part, while nobody searches: its build would only slow the load down.
+bool is_loading(const StoredCollection& collection, uint64_t* points_seen) {
+  const Result<std::shared_ptr<const View>> view = collection.current_view();
+  const uint64_t points = view ? (*view)->points : 0;
+  const uint64_t before = std::exchange(*points_seen, points);
+  return collection.bare_reads() == 0 && points > before && points - before > points / kLoadShare;
 }
 
 std::shared_ptr<const SealedSegment> as_sealed(const SegmentView& view) {
@@ -134,8 +148,10 @@ bool IndexKeeper::wait_for_work() {
 }
 
 void IndexKeeper::run() {
+  std::map<CollectionUid, uint64_t> points_seen;  // at the last look
   while (wait_for_work()) {
     bool busy = false;
+    std::map<CollectionUid, uint64_t> points;
     for (const auto& collection : all_of(collections_)) {
       if (!collection->visible || !collection->quarantine_reason().empty()) continue;
       const auto note = [&](const Result<bool>& done) {
@@ -148,10 +164,16 @@ void IndexKeeper::run() {
       // Without memory for it now, after a pause.
       const bool done = as_memory_allows([&] {
         note(step_fields(*collection));
-        for (const Metric metric : collection->wanted_metrics()) note(step(*collection, metric));
+        points[collection->uid()] = points_seen[collection->uid()];
+        const bool loading = is_loading(*collection, &points[collection->uid()]);
+        const Pace pace = loading ? Pace::kAfterLoad : Pace::kNow;
+        for (const Metric metric : collection->wanted_metrics()) {
+          note(step(*collection, metric, pace));
+        }
       });
       busy = busy || !done;
     }
+    points_seen.swap(points);
     MutexLock lock(wake_mutex_);
     if (busy) due_.store(true);
     rest_until_ = context_->clock->now() + context_->options.index_build_cooldown;
@@ -238,13 +260,14 @@ std::optional<IndexKeeper::Job> IndexKeeper::choose(StoredCollection& collection
   return set_aside(collection, Task::kMerge, metric, std::move(stale));
 }
 
-Result<bool> IndexKeeper::step(StoredCollection& collection, Metric metric) {
+Result<bool> IndexKeeper::step(StoredCollection& collection, Metric metric, Pace pace) {
   std::optional<Job> job;
   {
     MutexLock lock(work_mutex_);
     if (stopping_.load()) return unavailable("the database is closing");
     RETURN_IF_ERROR(collection.alive());
     RETURN_IF_ERROR(open_stored(collection, IndexKind::kVector, metric));
+    if (pace == Pace::kAfterLoad) return true;  // to be looked at again
     Supply supply = supply_of(collection, metric);
     const Terms terms = terms_of(collection, supply);
     if (terms.rows_max < terms.rows_min) {
@@ -294,7 +317,7 @@ Status IndexKeeper::build_missing(StoredCollection& collection) {
   for (;;) {
     bool more = false;
     for (const Metric metric : collection.wanted_metrics()) {
-      ASSIGN_OR_RETURN(const bool done, step(collection, metric));
+      ASSIGN_OR_RETURN(const bool done, step(collection, metric, Pace::kNow));
       more = more || done;
     }
     ASSIGN_OR_RETURN(const bool done, step_fields(collection));

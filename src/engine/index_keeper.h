@@ -93,8 +93,10 @@ class IndexKeeper {
   void start_threads() REQUIRES(wake_mutex_);
   void run();
   bool wait_for_work();
+  /// When a build may begin.
+  enum class Pace { kNow, kAfterLoad };
   /// One step for one collection: true when something was done and more may be left.
-  Result<bool> step(StoredCollection& collection, Metric metric) EXCLUDES(work_mutex_);
+  Result<bool> step(StoredCollection& collection, Metric metric, Pace pace) EXCLUDES(work_mutex_);
   /// The same for the index of the payloads.
   Result<bool> step_fields(StoredCollection& collection) EXCLUDES(work_mutex_);
   Status build_missing(StoredCollection& collection) EXCLUDES(work_mutex_);
