@@ -413,6 +413,27 @@ TEST_F(IndexEdges, OneHotVectors) {
   }
 }
 
+// Directions count, whatever the lengths: no row is too long, or too short, for an index.
+TEST_F(IndexEdges, LengthsOfAnySizeUnderCosine) {
+  Rng rng(11);
+  const Rows rows = made(kRows, [&](size_t i) {
+    Vector row = uniform(rng, kDim);
+    const float length = std::pow(10.0F, static_cast<float>(i % 73) - 36.0F);
+    for (float& value : row) value *= length;
+    return row;
+  });
+  std::vector<Vector> queries;
+  for (size_t i = 0; i < 24; ++i) queries.push_back(rows.at(i * 371 % kRows));
+  fill(rows, Metric::kCosine);
+  optimize();
+  check_all(rows, queries, Metric::kCosine);
+  for (const uint64_t longest : {72U, 145U, 218U, 291U}) {
+    const SearchResult result = search(rows.at(longest), Metric::kCosine, SearchMode::kAuto, 1);
+    EXPECT_NE(result.mode, SearchMode::kExact);
+    EXPECT_EQ(result.hits.at(0).id.number(), longest);
+  }
+}
+
 TEST_F(IndexEdges, NumbersThatAreNotFinite) {
   const float infinity = std::numeric_limits<float>::infinity();
   Rng rng(6);

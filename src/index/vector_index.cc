@@ -16,7 +16,8 @@ namespace aionbd {
 namespace {
 
 constexpr double kUnitRoundoff = 0x1p-24;
-/// Longer vectors are left outside: their squares must stay far from the largest float.
+/// Longer vectors are left outside, but under cosine: their squares must stay far from the largest
+/// float.
 constexpr double kLengthMax = 1e15;
 /// Share of rows outside that a search may return above which an index is not worth having.
 constexpr double kOutsideShareMax = 0.01;
@@ -113,7 +114,8 @@ struct Space {
   }
   bool inside(const float* row) const {
     const double length = length_of(row, dimension);
-    return length <= kLengthMax && !(metric == Metric::kCosine && length == 0);
+    // Under cosine it is divided by, whatever it is.
+    return metric == Metric::kCosine ? length > 0 && std::isfinite(length) : length <= kLengthMax;
   }
   /// Whether no search returns it.
   bool hides(const float* row) const {

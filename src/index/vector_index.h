@@ -6,10 +6,10 @@
 // all rows equally long (Bachrach et al., RecSys 2014) and the query, scaled to length M, nearest
 // to the row with the largest inner product.
 //
-// Rows that have no place there (not finite, too long, zero under cosine) are "outside": graph and
-// lists do not know them. Their bound is 0, so that exact search looks at them anyway; but zero
-// rows under cosine, which no search returns, look farther than all others. There may be any number
-// of these; of the others no more than 1 %.
+// Rows that have no place there (not finite, too long but under cosine, zero under cosine) are
+// "outside": graph and lists do not know them. Their bound is 0, so that exact search looks at them
+// anyway; but zero rows under cosine, which no search returns, look farther than all others. There
+// may be any number of these; of the others no more than 1 %.
 //
 // Calibration. Some rows are kept out of the graph until it is built; they are asked as queries
 // (under dot, a query is not where an equal row is), their true neighbours are found by reading
@@ -183,8 +183,9 @@ class VectorIndex {
   std::span<const RecallPoint> curve() const { return curve_; }
   uint32_t degree() const { return graph_.degree; }
 
-  /// Whether walks and lists can find every row that a search may return. Zero rows under cosine
-  /// are never returned; rows too long for the codes may be the best of all.
+  /// Whether walks and lists can find every row that a search may return. Under cosine, zero rows
+  /// are never returned, and those that are not finite only where there are too few others; rows
+  /// too long for the codes may be the best of all.
   bool covers_all() const { return outside_ == 0 || metric_ == Metric::kCosine; }
   /// The cheapest walk whose confidence bound reaches the target; none: only reading everything
   /// does.
