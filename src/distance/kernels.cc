@@ -65,9 +65,6 @@ constexpr size_t kPrefetchBytes = 3072;
 // asked for: 3 to 5 % on anonymous 4 KiB pages, nothing lost elsewhere.
 constexpr size_t kTouchBytes = 8192;
 constexpr size_t kLineBytes = 64;
-// Elements between two looks at whether a row is beyond a limit already: whole strides everywhere.
-constexpr size_t kLookElements = 128;
-static_assert(kLookElements % (kLanes * kAccumulators) == 0);
 
 // ---- Single query ------------------------------------------------------------------------------
 
@@ -129,58 +126,33 @@ HWY_INLINE void prefetch_at(const void* p) {
   }
 }
 
-// The partial sums of one row: whole strides first, then what is left, then all accumulators in
-// one.
-template <class Step, bool prefetch, class Rows>
-struct RowSum {
-  using Value = typename Rows::Value;
-  static constexpr size_t kStride = kLanes * kAccumulators;
-
-  const Rows& rows;
-  const float* HWY_RESTRICT query;
-  const Value* HWY_RESTRICT row;
-  Vector partial[kAccumulators] = {hn::Zero(Floats()), hn::Zero(Floats()), hn::Zero(Floats()),
-                                   hn::Zero(Floats())};
-
-  // Elements from k on, as long as whole strides end at or before `end`; returns where it stopped.
-  HWY_INLINE size_t add_strides(size_t k, size_t end) {
-    const Floats d;
-    for (; k + kStride <= end; k += kStride) {
-#pragma GCC unroll 4
-      for (size_t a = 0; a < kAccumulators; ++a) {
-        const Value* x = row + k + a * kLanes;
-        if ((a * kLanes * sizeof(*x)) % kLineBytes == 0) prefetch_at<prefetch>(x);
-        partial[a] = Step::add(hn::LoadU(d, query + k + a * kLanes), rows.load(x), partial[a]);
-      }
-    }
-    return k;
-  }
-
-  // At most kAccumulators - 1 whole vectors and a short one remain; each to the next accumulator.
-  HWY_INLINE void add_rest(size_t k, size_t dim) {
-#pragma GCC unroll 4
-    for (size_t a = 0; a < kAccumulators; ++a, k += kLanes) {
-      if (k >= dim) break;
-      prefetch_at<prefetch>(row + k);
-      const size_t left = dim - k;
-      const bool whole = left >= kLanes;
-      const Vector q = whole ? hn::LoadU(Floats(), query + k) : load_first(query + k, left);
-      const Vector x = whole ? rows.load(row + k) : rows.first(row + k, left);
-      partial[a] = Step::add(q, x, partial[a]);
-    }
-  }
-
-  HWY_INLINE Vector total() const {
-    return hn::Add(hn::Add(partial[0], partial[1]), hn::Add(partial[2], partial[3]));
-  }
-};
-
+// The partial sums of one row, accumulators already added up.
 template <class Step, bool prefetch, class Rows>
 HWY_INLINE Vector accumulate(const Rows& rows, const float* HWY_RESTRICT query,
                              const typename Rows::Value* HWY_RESTRICT row, size_t dim) {
-  RowSum<Step, prefetch, Rows> sum{rows, query, row};
-  sum.add_rest(sum.add_strides(0, dim), dim);
-  return sum.total();
+  const Floats d;
+  Vector partial[kAccumulators] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+  size_t k = 0;
+  for (; k + kLanes * kAccumulators <= dim; k += kLanes * kAccumulators) {
+#pragma GCC unroll 4
+    for (size_t a = 0; a < kAccumulators; ++a) {
+      const typename Rows::Value* x = row + k + a * kLanes;
+      if ((a * kLanes * sizeof(*x)) % kLineBytes == 0) prefetch_at<prefetch>(x);
+      partial[a] = Step::add(hn::LoadU(d, query + k + a * kLanes), rows.load(x), partial[a]);
+    }
+  }
+  // At most kAccumulators - 1 whole vectors and a short one remain; each to the next accumulator.
+#pragma GCC unroll 4
+  for (size_t a = 0; a < kAccumulators; ++a, k += kLanes) {
+    if (k >= dim) break;
+    prefetch_at<prefetch>(row + k);
+    const size_t left = dim - k;
+    const bool whole = left >= kLanes;
+    const Vector q = whole ? hn::LoadU(d, query + k) : load_first(query + k, left);
+    const Vector x = whole ? rows.load(row + k) : rows.first(row + k, left);
+    partial[a] = Step::add(q, x, partial[a]);
+  }
+  return hn::Add(hn::Add(partial[0], partial[1]), hn::Add(partial[2], partial[3]));
 }
 
 template <class D>
@@ -243,45 +215,12 @@ HWY_INLINE void scan(const Rows& rows, const float* HWY_RESTRICT query,
   }
 }
 
-// Squares only ever add, and rounding keeps order: what a prefix of the row sums to is no more than
-// the whole, lane by lane and through the tree.
-template <bool prefetch, class Rows>
-HWY_INLINE float l2_within(const Rows& rows, const float* query, const typename Rows::Value* row,
-                           size_t dim, float limit) {
-  RowSum<L2Step, prefetch, Rows> sum{rows, query, row};
-  size_t k = 0;
-  while (k + kLookElements < dim) {
-    k = sum.add_strides(k, k + kLookElements);
-    const float so_far = sum_lanes(sum.total());
-    if (so_far > limit) return so_far;
-  }
-  sum.add_rest(sum.add_strides(k, dim), dim);
-  return sum_lanes(sum.total());
-}
-
-template <class Rows>
-HWY_INLINE void scan_within(const Rows& rows, const float* HWY_RESTRICT query,
-                            const typename Rows::Value* HWY_RESTRICT values, size_t dim, size_t n,
-                            float limit, float* HWY_RESTRICT out) {
-  const size_t ahead_rows = kPrefetchBytes / sizeof(*values) / (dim + 1) + 1;
-  size_t i = 0;
-  for (; i + ahead_rows < n; ++i) {
-    out[i] = l2_within<true>(rows, query, values + i * dim, dim, limit);
-  }
-  for (; i < n; ++i) out[i] = l2_within<false>(rows, query, values + i * dim, dim, limit);
-}
-
 void dot(const float* query, const float* rows, size_t dim, size_t n, float* out) {
   scan<DotStep>(FloatRows(), query, rows, dim, n, out);
 }
 
 void l2_squared(const float* query, const float* rows, size_t dim, size_t n, float* out) {
   scan<L2Step>(FloatRows(), query, rows, dim, n, out);
-}
-
-void l2_squared_within(const float* query, const float* rows, size_t dim, size_t n, float limit,
-                       float* out) {
-  scan_within(FloatRows(), query, rows, dim, n, limit, out);
 }
 
 void dot_bytes(const float* query, const uint8_t* rows, float base, size_t dim, size_t n,
@@ -292,11 +231,6 @@ void dot_bytes(const float* query, const uint8_t* rows, float base, size_t dim, 
 void l2_squared_bytes(const float* query, const uint8_t* rows, float base, size_t dim, size_t n,
                       float* out) {
   scan<L2Step>(ByteRows{hn::Set(Floats(), base)}, query, rows, dim, n, out);
-}
-
-void l2_squared_bytes_within(const float* query, const uint8_t* rows, float base, size_t dim,
-                             size_t n, float limit, float* out) {
-  scan_within(ByteRows{hn::Set(Floats(), base)}, query, rows, dim, n, limit, out);
 }
 
 // ---- Batch -------------------------------------------------------------------------------------
@@ -440,9 +374,8 @@ constexpr std::string_view kName = HWY_TARGET == HWY_AVX3   ? "avx512"
                                                             : "other";
 
 constexpr Kernels kKernels = {
-    kName,      kLanes,      kAccumulators,    kTileVectors* kLanes, dot,
-    l2_squared, dot_bytes,   l2_squared_bytes, l2_squared_within,    l2_squared_bytes_within,
-    batch,      select_each, select_one,
+    kName,     kLanes,           kAccumulators, kTileVectors* kLanes, dot,        l2_squared,
+    dot_bytes, l2_squared_bytes, batch,         select_each,          select_one,
 };
 
 }  // namespace HWY_NAMESPACE

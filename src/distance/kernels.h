@@ -66,12 +66,6 @@ struct Kernels {
                     float* out);
   void (*l2_squared_bytes)(const float* query, const uint8_t* rows, float base, size_t dim,
                            size_t n, float* out);
-  /// As l2_squared and l2_squared_bytes where the value is at most `limit`, bit for bit; elsewhere
-  /// out[i] is some value above `limit`, or NaN. A row is read only as far as it takes to tell.
-  void (*l2_squared_within)(const float* query, const float* rows, size_t dim, size_t n,
-                            float limit, float* out);
-  void (*l2_squared_bytes_within)(const float* query, const uint8_t* rows, float base, size_t dim,
-                                  size_t n, float limit, float* out);
   void (*batch)(const BatchArguments& arguments);
   /// Writes each i with values[i] <= thresholds[i], ascending; returns how many.
   size_t (*select_each)(const float* values, const float* thresholds, size_t n, uint32_t* indexes);

@@ -25,21 +25,15 @@ void dot_of(const float* query, const Value* rows, float base, size_t dim, size_
 }
 
 template <class Value>
-void l2_within(const float* query, const Value* rows, float base, size_t dim, size_t n, float limit,
-               float* out) {
+void l2_of(const float* query, const Value* rows, float base, size_t dim, size_t n, float* out) {
   for (size_t i = 0; i < n; ++i) {
     float sum = 0;
-    for (size_t k = 0; k < dim && !(sum > limit); ++k) {
+    for (size_t k = 0; k < dim; ++k) {
       const float difference = query[k] - value_of(rows[i * dim + k], base);
       sum += difference * difference;
     }
     out[i] = sum;
   }
-}
-
-template <class Value>
-void l2_of(const float* query, const Value* rows, float base, size_t dim, size_t n, float* out) {
-  l2_within(query, rows, base, dim, n, std::numeric_limits<float>::infinity(), out);
 }
 
 void dot(const float* query, const float* rows, size_t dim, size_t n, float* out) {
@@ -48,11 +42,6 @@ void dot(const float* query, const float* rows, size_t dim, size_t n, float* out
 
 void l2_squared(const float* query, const float* rows, size_t dim, size_t n, float* out) {
   l2_of(query, rows, 0, dim, n, out);
-}
-
-void l2_squared_within(const float* query, const float* rows, size_t dim, size_t n, float limit,
-                       float* out) {
-  l2_within(query, rows, 0, dim, n, limit, out);
 }
 
 constexpr size_t kPanelColumns = 8;
@@ -97,19 +86,8 @@ size_t select_one(const float* values, float threshold, size_t n, uint32_t* inde
 }  // namespace
 
 const Kernels kScalarKernels = {
-    "scalar",
-    1,
-    1,
-    kPanelColumns,
-    dot,
-    l2_squared,
-    dot_of<uint8_t>,
-    l2_of<uint8_t>,
-    l2_squared_within,
-    l2_within<uint8_t>,
-    batch,
-    select_each,
-    select_one,
+    "scalar",       1,     1,           kPanelColumns, dot, l2_squared, dot_of<uint8_t>,
+    l2_of<uint8_t>, batch, select_each, select_one,
 };
 
 }  // namespace aionbd

@@ -196,57 +196,6 @@ TEST(Kernels, NothingBeyondTheArgumentsIsTouched) {
         EXPECT_EQ(out.data()[n - 1], reference(query.data(), rows.data() + (n - 1) * dim, dim).dot);
         target->l2_squared(query.data(), rows.data(), dim, n, out.data());
         EXPECT_EQ(out.data()[n - 1], reference(query.data(), rows.data() + (n - 1) * dim, dim).l2);
-        target->l2_squared_within(query.data(), rows.data(), dim, n, kInfinity, out.data());
-        EXPECT_EQ(out.data()[n - 1], reference(query.data(), rows.data() + (n - 1) * dim, dim).l2);
-      }
-    }
-  }
-}
-
-// `got` is what a kernel with a limit gave: the value where that is at most the limit.
-void expect_within(const std::vector<float>& values, float limit, const std::vector<float>& got) {
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (values[i] <= limit) {
-      EXPECT_EQ(std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(values[i]))
-          << "row " << i << " limit " << limit;
-    } else {
-      EXPECT_FALSE(got[i] <= limit) << "row " << i << " limit " << limit;
-    }
-  }
-}
-
-TEST(Kernels, ValuesWithinALimitAreThoseWithoutIt) {
-  constexpr size_t kRows = 23;
-  for (const Kernels* target : supported_kernels()) {
-    for (const size_t dim : ragged_dimensions()) {
-      for (const VectorKind kind : kVectorKinds) {
-        SCOPED_TRACE(std::string(target->name) + " dim " + std::to_string(dim) + " kind " +
-                     std::to_string(static_cast<int>(kind)));
-        const std::vector<float> query = make_vector(kind, dim, 11);
-        std::vector<float> rows = make_vector(kind, dim * kRows, 12);
-        rows[3 * dim] = kInfinity;
-        rows[5 * dim + dim - 1] = std::nanf("");
-        std::vector<float> values(kRows);
-        target->l2_squared(query.data(), rows.data(), dim, kRows, values.data());
-        std::vector<float> got(kRows);
-        // Every value is a limit once: one row is exactly at it.
-        for (const float limit : values) {
-          target->l2_squared_within(query.data(), rows.data(), dim, kRows, limit, got.data());
-          if (!std::isnan(limit)) expect_within(values, limit, got);
-        }
-        target->l2_squared_within(query.data(), rows.data(), dim, kRows, -1, got.data());
-        expect_within(values, -1, got);
-      }
-      const std::vector<float> numbers = make_vector(VectorKind::kIntegers, dim * kRows, 13);
-      const std::vector<uint8_t> bytes(numbers.begin(), numbers.end());
-      const std::vector<float> query = make_vector(VectorKind::kIntegers, dim, 14);
-      std::vector<float> values(kRows);
-      target->l2_squared_bytes(query.data(), bytes.data(), -128, dim, kRows, values.data());
-      std::vector<float> got(kRows);
-      for (const float limit : values) {
-        target->l2_squared_bytes_within(query.data(), bytes.data(), -128, dim, kRows, limit,
-                                        got.data());
-        expect_within(values, limit, got);
       }
     }
   }

@@ -225,18 +225,6 @@ void PreparedQuery::l2_squared(const RowValues& rows, size_t n, float* out) cons
   }
 }
 
-void PreparedQuery::distances_within(const RowValues& rows, const float* norms_squared, size_t n,
-                                     float limit, float* out) const {
-  if (metric_ != Metric::kL2) return distances(rows, norms_squared, n, out);
-  const float* query = floats_of(query_);
-  if (rows.bytes == nullptr) {
-    kernels_->l2_squared_within(query, rows.floats, dim_, n, limit, out);
-  } else {
-    kernels_->l2_squared_bytes_within(query, rows.bytes, rows.base, dim_, n, limit, out);
-  }
-  for (size_t i = 0; i < n; ++i) out[i] = finite_or_farthest(out[i]);
-}
-
 float PreparedQuery::cosine_of_unusual(const RowValues& row) const {
   if (row.bytes == nullptr) return cosine_in_double(floats_of(query_), 1, 1.0, row.floats, dim_);
   std::vector<float> values(dim_);

@@ -71,10 +71,6 @@ class PreparedQuery {
   /// used by cosine only, which may be null otherwise.
   /// One pass over `rows`, prefetching ahead; memory-bound from 64 dimensions up, if floats.
   void distances(const RowValues& rows, const float* norms_squared, size_t n, float* out) const;
-  /// The same where a distance is at most `limit`; elsewhere out[i] is some value above it. Under
-  /// l2 a row is read only as far as it takes to tell.
-  void distances_within(const RowValues& rows, const float* norms_squared, size_t n, float limit,
-                        float* out) const;
 
   Metric metric() const { return metric_; }
   size_t dim() const { return dim_; }

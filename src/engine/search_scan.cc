@@ -40,10 +40,9 @@ Status offer(const Plan& plan, const PreparedQuery& query, uint32_t p, RowId row
   thread_local RowCopy copy;
   ASSIGN_OR_RETURN(const RowBlock block, rows_of(plan, p, row, 1, &copy));
   float distance = 0;
-  const float limit = std::min(best.threshold(), plan.cutoff);
-  query.distances_within(block.values, block.norms_squared, 1, limit, &distance);
+  query.distances(block.values, block.norms_squared, 1, &distance);
   ++*computed;
-  if (distance > limit) return {};
+  if (distance > best.threshold() || distance > plan.cutoff) return {};
   if (has_no_direction(plan, block, 0)) return {};
   best.push({distance, p, row});
   return {};
@@ -65,8 +64,7 @@ Result<size_t> scan_rows(const Plan& plan, const PreparedQuery& query, uint32_t 
   for (size_t i = 0; i < n; ++i) {
     const size_t at = rows[i] - first;
     float distance = 0;
-    query.distances_within(block.values.from(at * plan.dim()), block.norms_squared + at, 1,
-                           best.threshold(), &distance);
+    query.distances(block.values.from(at * plan.dim()), block.norms_squared + at, 1, &distance);
     if (distance > best.threshold() || distance > plan.cutoff) continue;
     if (!has_no_direction(plan, block, at)) best.push({distance, p, rows[i]});
   }
@@ -128,8 +126,7 @@ Result<size_t> scan_copied(const Plan& plan, const QueryForms& query, const Task
       size_t j = i + 1;
       while (j < n && wanted[j] == wanted[i] + (j - i)) ++j;
       ASSIGN_OR_RETURN(const RowBlock block, copy.read(segment, plan.dim(), wanted[i], j - i));
-      query.exact.distances_within(block.values, block.norms_squared, j - i,
-                                   reach_of(plan, query, best), distances);
+      query.exact.distances(block.values, block.norms_squared, j - i, distances);
       for (size_t at = 0; at < j - i; ++at) {
         if (distances[at] > reach_of(plan, query, best)) continue;
         if (!has_no_direction(plan, block, at)) {
@@ -163,16 +160,14 @@ Result<size_t> scan_task(const Plan& plan, const QueryForms& query, const Task& 
         size_t j = i + 1;
         while (j < matches && allowed[j] == allowed[i] + (j - i)) ++j;
         const size_t at = allowed[i] - row;
-        query.exact.distances_within(block.values.from(at * plan.dim()), block.norms_squared + at,
-                                     j - i, reach_of(plan, query, best), distances + at);
+        query.exact.distances(block.values.from(at * plan.dim()), block.norms_squared + at, j - i,
+                              distances + at);
         i = j;
       }
       for (size_t i = 0; i < matches; ++i) near[i] = allowed[i] - row;
     } else {
-      const float reach = reach_of(plan, query, best);
-      query.exact.distances_within(block.values, block.norms_squared, block.count, reach,
-                                   distances);
-      matches = select_at_most(distances, reach, block.count, near);
+      query.exact.distances(block.values, block.norms_squared, block.count, distances);
+      matches = select_at_most(distances, reach_of(plan, query, best), block.count, near);
     }
     computed += plan.filter ? matches : block.count;
     for (size_t i = 0; i < matches; ++i) {
