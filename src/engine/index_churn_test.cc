@@ -197,9 +197,10 @@ TEST_F(IndexChurnTest, WhatIsSearchedOftenIsIndexedEarly) {
   expect_content();
 }
 
-TEST_F(IndexChurnTest, ALoadThatNobodySearchesIsIndexedWhenItHasEnded) {
+TEST_F(IndexChurnTest, MuchLoadedAndNeverSearchedIsIndexedWhenTheLoadHasEnded) {
+  constexpr std::chrono::milliseconds kPause{2000};
   options_.data_dir += "_slow";
-  options_.index_build_cooldown = std::chrono::milliseconds(300);
+  options_.index_build_cooldown = kPause;
   open();
   const auto builds = [&] {
     double sum = 0;
@@ -208,17 +209,16 @@ TEST_F(IndexChurnTest, ALoadThatNobodySearchesIsIndexedWhenItHasEnded) {
     }
     return sum;
   };
-  // Longer than a pause, and in each pause they become at least a quarter more.
-  uint64_t rows = 2000;
-  write(0, rows);
-  for (int i = 0; i < 9; ++i) {
+  // For two pauses, and in the time of one they more than double: a machine that stands
+  // still for half a pause changes nothing.
+  write(0, 2000);
+  for (uint64_t rows = 2000; rows < 10000; rows += rows / 4) {
     write(rows, rows / 4);
-    rows += rows / 4;
     ASSERT_TRUE(database_->checkpoint().ok());
     EXPECT_EQ(builds(), 0) << rows << " rows";
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    std::this_thread::sleep_for(kPause / 4);
   }
-  for (int i = 0; i < 3000 && indexes() == 0; ++i) {
+  for (int i = 0; i < 30000 && indexes() == 0; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   EXPECT_EQ(indexes(), 1u);
