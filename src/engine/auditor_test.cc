@@ -7,9 +7,9 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
-#include <thread>
 
 #include "aionbd/aionbd.h"
+#include "base/eventually.h"
 #include "base/rng.h"
 #include "engine/index_keeper.h"
 
@@ -234,9 +234,7 @@ TEST_F(AuditorTest, WorksByItselfWhenNothingElseIsToBeDone) {
     request.query = query;
     ASSERT_TRUE(collection_->search(request));
   }
-  for (int i = 0; i < 600 && audit().samples < 3; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  }
+  EXPECT_TRUE(eventually([&] { return audit().samples >= 3; }));
   EXPECT_EQ(collection_->stats().value().audit.samples, 3u);
   double seen = 0;
   for (const MetricSample& sample : database_->metrics()) {

@@ -8,9 +8,9 @@
 #include <fstream>
 #include <numbers>
 #include <set>
-#include <thread>
 
 #include "aionbd/aionbd.h"
+#include "base/eventually.h"
 #include "base/rng.h"
 #include "engine/index_keeper.h"
 
@@ -338,9 +338,7 @@ TEST_F(FilteredTest, IndexComesBackAfterReopen) {
   const uint64_t bytes = database_->collection("c").value()->stats().value().index_bytes;
   open();
   const auto collection = database_->collection("c").value();
-  for (int i = 0; i < 2000 && collection->stats().value().index_bytes < bytes; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
+  EXPECT_TRUE(eventually([&] { return collection->stats().value().index_bytes >= bytes; }));
   EXPECT_EQ(collection->stats().value().index_bytes, bytes) << "built anew instead of opened";
   EXPECT_TRUE(knows_matches(*collection));
   // A merge makes a new one for the new segment, without another filter.
@@ -368,14 +366,8 @@ TEST_F(FilteredTest, DamagedIndexIsBuiltAgain) {
   open();
   const auto collection = database_->collection("c").value();
   EXPECT_EQ(collection->count(&filter, kNoDeadline).value(), matching);
-  for (int i = 0; i < 2000 && std::filesystem::exists(file); ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  EXPECT_FALSE(std::filesystem::exists(file));
-  for (int i = 0; i < 2000 && !knows_matches(*collection); ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  EXPECT_TRUE(knows_matches(*collection));
+  EXPECT_TRUE(eventually([&] { return !std::filesystem::exists(file); }));
+  EXPECT_TRUE(eventually([&] { return knows_matches(*collection); }));
   EXPECT_EQ(collection->count(&filter, kNoDeadline).value(), matching);
   EXPECT_TRUE(database_->health().quarantined.empty());
 }

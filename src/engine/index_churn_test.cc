@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "aionbd/aionbd.h"
+#include "base/eventually.h"
 #include "base/rng.h"
 #include "base/sanitized.h"
 #include "engine/index_keeper.h"
@@ -183,16 +184,20 @@ TEST_F(IndexChurnTest, WhatIsSearchedOftenIsIndexedEarly) {
   search(0);
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   EXPECT_EQ(indexes(), 0u) << "one search is not worth a build";
-  for (uint64_t i = 0; i < 20 * kReadsPerBuild && indexes() == 0; ++i) search(i % kFew);
-  EXPECT_EQ(indexes(), 1u);
+  const auto search_often = [&] {
+    for (uint64_t i = 0; i < kReadsPerBuild; ++i) search(i % kFew);
+  };
+  EXPECT_TRUE(eventually([&] {
+    search_often();
+    return indexes() == 1;
+  }));
   // As many new ones again: they and the small index become one.
   write(kFew, kFew);
-  for (uint64_t i = 0; i < 20 * kReadsPerBuild; ++i) {
-    search(i % kFew);
+  EXPECT_TRUE(eventually([&] {
+    search_often();
     const auto segments = collection_->stats().value().segments;
-    if (segments[0].rows == 2 * kFew && segments[0].indexes.size() == 1) break;
-  }
-  EXPECT_EQ(collection_->stats().value().segments[0].rows, 2 * kFew);
+    return segments[0].rows == 2 * kFew && segments[0].indexes.size() == 1;
+  }));
   EXPECT_EQ(indexes(), 1u);
   expect_content();
 }
@@ -218,10 +223,7 @@ TEST_F(IndexChurnTest, MuchLoadedAndNeverSearchedIsIndexedWhenTheLoadHasEnded) {
     EXPECT_EQ(builds(), 0) << rows << " rows";
     std::this_thread::sleep_for(kPause / 4);
   }
-  for (int i = 0; i < 30000 && indexes() == 0; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  EXPECT_EQ(indexes(), 1u);
+  EXPECT_TRUE(eventually([&] { return indexes() == 1; }));
   expect_content();
   std::filesystem::remove_all(options_.data_dir);
 }
@@ -231,10 +233,8 @@ TEST_F(IndexChurnTest, MostlyDeadIndexedSegmentsAreRewritten) {
   ASSERT_TRUE(collection_->optimize().ok());
   remove(0, kRows * 2 / 3);
   ASSERT_TRUE(database_->checkpoint().ok());
-  for (int i = 0; i < 30000 && collection_->stats().value().segments[0].rows_deleted > 0; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  EXPECT_EQ(collection_->stats().value().segments[0].rows_deleted, 0u);
+  EXPECT_TRUE(
+      eventually([&] { return collection_->stats().value().segments[0].rows_deleted == 0; }));
   expect_content();
 }
 

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "aionbd/aionbd.h"
+#include "base/eventually.h"
 #include "base/rng.h"
 #include "base/sanitized.h"
 #include "engine/index_keeper.h"
@@ -177,10 +178,7 @@ class IndexEdges : public testing::Test {
     return out;
   }
   bool wait_for_index() const {
-    for (int i = 0; i < 3000 && indexes().empty(); ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    return !indexes().empty();
+    return eventually([&] { return !indexes().empty(); });
   }
 
   SearchResult search(const Vector& query, Metric metric, SearchMode mode, uint32_t limit) const {

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "aionbd/aionbd.h"
+#include "base/eventually.h"
 #include "base/rng.h"
 #include "base/sanitized.h"
 #include "engine/index_keeper.h"
@@ -155,11 +156,7 @@ class IndexTest : public testing::Test {
     return n;
   }
   static bool wait_for_index(const Collection& collection) {
-    // Sanitized, on a busy machine, a build takes minutes.
-    for (int i = 0; i < 30000 && indexes(collection) == 0; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    return indexes(collection) > 0;
+    return eventually([&] { return indexes(collection) > 0; });
   }
 
   std::string dir_;
@@ -496,10 +493,7 @@ TEST_F(IndexTest, BackgroundBuildGathersSmallSegments) {
   open();
   const auto collection = fill(clustered(9000, kDim, 71), Metric::kL2);
   ASSERT_TRUE(wait_for_index(*collection));
-  for (int i = 0; i < 500; ++i) {
-    if (indexes(*collection) == 1) break;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
+  EXPECT_TRUE(eventually([&] { return indexes(*collection) == 1; }));
   uint64_t indexed = 0;
   for (const SegmentStats& segment : collection->stats().value().segments) {
     if (!segment.indexes.empty()) indexed += segment.rows;

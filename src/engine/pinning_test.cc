@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "aionbd/aionbd.h"
+#include "base/eventually.h"
 #include "base/rng.h"
 #include "base/sanitized.h"
 #include "engine/engine.h"
@@ -93,13 +94,12 @@ class PinningTest : public testing::Test {
     for (size_t i = 0; i < rows; ++i) {
       points.push_back({uint64_t{i}, row_of(i), {{"n", static_cast<int64_t>(i % 100)}}});
       if (points.size() < 500 && i + 1 < rows) continue;
-      Result<UpsertResult> done = out->upsert(points);
-      for (int again = 0; again < 500 && !done; ++again) {
+      EXPECT_TRUE(eventually([&] {
+        const Result<UpsertResult> done = out->upsert(points);
+        if (done) return true;
         EXPECT_EQ(done.error().code(), Code::kResourceExhausted);
-        std::this_thread::sleep_for(std::chrono::milliseconds(5));
-        done = out->upsert(points);
-      }
-      EXPECT_TRUE(done) << i;
+        return false;
+      })) << i;
       points.clear();
     }
     return out;
@@ -133,9 +133,7 @@ class PinningTest : public testing::Test {
   }
 
   void wait_for_indexes() const {
-    for (int i = 0; i < 2000 && places(*collection()).rows_bare >= kIndexRowsMin; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
+    EXPECT_TRUE(eventually([&] { return places(*collection()).rows_bare < kIndexRowsMin; }));
   }
 
   std::string log() {
@@ -236,9 +234,7 @@ TEST_F(PinningTest, AStoreLargerThanItsBudgetAnswersAsWithoutOne) {
   open();
   wait_for_indexes();
   // What fits is decided anew behind the last index that is opened.
-  for (int i = 0; i < 2000 && places(*collection()).nothing == 0; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
+  EXPECT_TRUE(eventually([&] { return places(*collection()).nothing > 0; }));
   const Places at = places(*collection());
   EXPECT_GT(at.nothing, 0u);
   EXPECT_TRUE(at.codes > 0 || kRows < 40000);
@@ -358,14 +354,13 @@ TEST_F(PinningTest, ARefusedWriteSealsWhatIsInItsWay) {
   int refused = 0;
   for (uint64_t i = 0; i < 60; ++i) {
     const std::vector<Point> point = {{i, row_of(i), large}};
-    Result<UpsertResult> done = to->upsert(point);
-    for (int again = 0; again < 200 && !done; ++again) {
-      ASSERT_EQ(done.error().code(), Code::kResourceExhausted);
+    ASSERT_TRUE(eventually([&] {
+      const Result<UpsertResult> done = to->upsert(point);
+      if (done) return true;
+      EXPECT_EQ(done.error().code(), Code::kResourceExhausted);
       ++refused;
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-      done = to->upsert(point);
-    }
-    ASSERT_TRUE(done) << i;
+      return false;
+    })) << i;
   }
   EXPECT_GT(refused, 0);
   EXPECT_EQ(to->count(nullptr).value(), 60u);

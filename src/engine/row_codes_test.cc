@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "aionbd/aionbd.h"
+#include "base/eventually.h"
 #include "base/rng.h"
 #include "engine/pinning.h"
 #include "engine/stored_collection.h"
@@ -103,14 +104,13 @@ class RowCodesTest : public testing::TestWithParam<Metric> {
   }
   /// After a start indexes are opened beside everything else.
   void wait_for_index() {
-    for (int i = 0; i < 2000; ++i) {
+    ASSERT_TRUE(eventually([&] {
       search(values_of(0), SearchMode::kAuto);
       for (const SegmentStats& segment : collection_->stats().value().segments) {
-        if (!segment.indexes.empty()) return;
+        if (!segment.indexes.empty()) return true;
       }
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    }
-    FAIL() << "no index";
+      return false;
+    })) << "no index";
   }
   std::string plan_of_later(const SearchResult& result) const {
     for (const SegmentPlan& part : result.plan) {
@@ -203,10 +203,10 @@ TEST_P(RowCodesTest, OpenRowsGetCodesOnceTheyAreReadOften) {
   write(kIndexed, kLater, 1);
   const auto plan_of_open = [&] { return plan_of_later(search(values_of(0), SearchMode::kAuto)); };
   EXPECT_EQ(plan_of_open(), "open: exact scan");
-  for (int i = 0; i < 20000 && plan_of_open() == "open: exact scan"; ++i) {
-    if (i % 100 == 99) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  ASSERT_EQ(plan_of_open(), "open: estimates from codes");
+  ASSERT_TRUE(eventually([&] {
+    for (uint64_t i = 0; i < kReadsPerCode; ++i) plan_of_open();
+    return plan_of_open() == "open: estimates from codes";
+  }));
 
   // Rows that came since have none, and are found; so is the state of others.
   write(kIndexed + kLater, kUncodedRowsMin / 2, 1);

@@ -2,8 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <thread>
 
+#include "base/eventually.h"
 #include "engine/engine.h"
 #include "engine/index_keeper.h"
 #include "io/sim_file_system.h"
@@ -71,10 +71,7 @@ TEST(ThreadsTest, StartWhenThereIsWork) {
     EXPECT_GT(threads_now(), before) << "what may be missing is built from the start";
   }
   // The kernel may list a thread for a moment after it was joined.
-  for (int i = 0; i < 500 && threads_now() != before; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  EXPECT_EQ(threads_now(), before);
+  EXPECT_TRUE(eventually([&] { return threads_now() == before; }));
 }
 
 }  // namespace
