@@ -12,6 +12,7 @@
 #include "aionbd/aionbd.h"
 #include "base/eventually.h"
 #include "base/rng.h"
+#include "base/sanitized.h"
 #include "engine/index_keeper.h"
 
 namespace aionbd::filtered_test {
@@ -19,6 +20,7 @@ namespace {
 
 constexpr uint32_t kDim = 24;
 constexpr size_t kClusters = 20;
+constexpr size_t kManyRows = kSanitized ? 12000 : 30000;
 constexpr int64_t kRange = 10000;  // of the payload number "r"
 
 struct Row {
@@ -195,7 +197,8 @@ class FilteredTest : public testing::Test {
 void expect_same(const Collection& with, const Collection& without, const std::vector<Row>& queries,
                  uint64_t seed) {
   Rng rng(seed);
-  for (int round = 0; round < 60; ++round) {
+  constexpr int kRounds = kSanitized ? 20 : 60;
+  for (int round = 0; round < kRounds; ++round) {
     const Filter filter = random_filter(rng);
     ASSERT_EQ(with.count(&filter, kNoDeadline).value(), without.count(&filter, kNoDeadline).value())
         << round;
@@ -287,7 +290,7 @@ double recall_of(const Collection& collection, const std::vector<std::vector<flo
 }
 
 TEST_F(FilteredTest, RecallHoldsAtEverySelectivity) {
-  const std::vector<Row> rows = make_rows(30000, 11);
+  const std::vector<Row> rows = make_rows(kManyRows, 11);
   const auto collection = fill("c", rows);
   index(*collection);
   const std::vector<Row> asked = make_rows(60, 12);
@@ -306,7 +309,7 @@ TEST_F(FilteredTest, RecallHoldsAtEverySelectivity) {
 }
 
 TEST_F(FilteredTest, RecallHoldsForCorrelatedFilters) {
-  const std::vector<Row> rows = make_rows(30000, 21);
+  const std::vector<Row> rows = make_rows(kManyRows, 21);
   const auto collection = fill("c", rows);
   index(*collection);
   for (const bool near : {true, false}) {

@@ -320,7 +320,7 @@ std::string run(const Upkeep& upkeep, const Failure& failure, uint64_t n, bool& 
 }
 
 TEST(SweepTest, EveryCallOfAMergeAndOfAnIndexFailsInEveryWay) {
-  constexpr uint64_t kStep = kSlowness == 1 ? 1 : 3;
+  constexpr uint64_t kStep = kSlowness == 1 ? 1 : 5;
   uint64_t runs = 0;
   for (const Upkeep& upkeep : kUpkeeps) {
     for (const Failure& failure : failures()) {
