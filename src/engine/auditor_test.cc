@@ -12,6 +12,7 @@
 #include "base/eventually.h"
 #include "base/rng.h"
 #include "engine/index_keeper.h"
+#include "engine/test_metric.h"
 
 namespace aionbd::auditor_test {
 namespace {
@@ -236,11 +237,7 @@ TEST_F(AuditorTest, WorksByItselfWhenNothingElseIsToBeDone) {
   }
   EXPECT_TRUE(eventually([&] { return audit().samples >= 3; }));
   EXPECT_EQ(collection_->stats().value().audit.samples, 3u);
-  double seen = 0;
-  for (const MetricSample& sample : database_->metrics()) {
-    if (sample.row->name == std::string_view("search_audit_samples")) seen = sample.value;
-  }
-  EXPECT_EQ(seen, 3);
+  EXPECT_EQ(metric_of(*database_, "search_audit_samples"), 3);
   ASSERT_TRUE(database_->drop_collection("c").ok());
 }
 

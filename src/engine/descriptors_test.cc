@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "engine/test_metric.h"
 #include "engine/test_store.h"
 
 namespace aionbd {
@@ -34,14 +35,6 @@ class NoDescriptors {
 
 using DescriptorsTest = StoreTest;
 
-double metric(const Database& database, std::string_view name) {
-  for (const MetricSample& sample : database.metrics()) {
-    if (sample.row->name == name) return sample.value;
-  }
-  ADD_FAILURE() << name;
-  return 0;
-}
-
 TEST_F(DescriptorsTest, WritesGoOnAndCheckpointsAreTriedAgain) {
   DatabaseOptions options = options_for(dir_);
   // Nobody beside the test opens files, whose descriptors would be free again in the middle of it.
@@ -58,7 +51,7 @@ TEST_F(DescriptorsTest, WritesGoOnAndCheckpointsAreTriedAgain) {
     EXPECT_TRUE(database->health().storage_available) << database->health().reason;
     EXPECT_EQ(collection->count(nullptr).value(), before + 40);
   }
-  EXPECT_EQ(metric(*database, "persistence_checkpoint_error_total"), 2);
+  EXPECT_EQ(metric_of(*database, "persistence_checkpoint_error_total"), 2);
   EXPECT_TRUE(database->checkpoint().ok());
   EXPECT_TRUE(collection->upsert(docs(100040, 1, 0)).has_value());
   EXPECT_TRUE(database->health().quarantined.empty());

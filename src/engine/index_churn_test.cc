@@ -14,6 +14,7 @@
 #include "base/sanitized.h"
 #include "engine/index_keeper.h"
 #include "engine/pinning.h"
+#include "engine/test_metric.h"
 
 namespace aionbd::index_churn_test {
 namespace {
@@ -207,13 +208,7 @@ TEST_F(IndexChurnTest, MuchLoadedAndNeverSearchedIsIndexedWhenTheLoadHasEnded) {
   options_.data_dir += "_slow";
   options_.index_build_cooldown = kPause;
   open();
-  const auto builds = [&] {
-    double sum = 0;
-    for (const MetricSample& sample : database_->metrics()) {
-      if (sample.row->name == "l2_index_build_requests") sum += sample.value;
-    }
-    return sum;
-  };
+  const auto builds = [&] { return metric_of(*database_, "l2_index_build_requests"); };
   // For two pauses, and in the time of one they more than double: a machine that stands
   // still for half a pause changes nothing.
   write(0, 2000);

@@ -16,6 +16,7 @@
 #include "base/rng.h"
 #include "base/sanitized.h"
 #include "engine/index_keeper.h"
+#include "engine/test_metric.h"
 #include "io/file_system.h"
 
 namespace aionbd::index_edges_test {
@@ -380,13 +381,7 @@ TEST_F(IndexEdges, NothingButZeroVectors) {
     check(rows, query, metric, SearchMode::kExact, 100);
   }
   // Tried once for each metric, and not again.
-  const auto attempts = [&] {
-    double out = -1;
-    for (const MetricSample& sample : database_->metrics()) {
-      if (sample.row->name == std::string_view("l2_index_build_requests")) out = sample.value;
-    }
-    return out;
-  };
+  const auto attempts = [&] { return metric_of(*database_, "l2_index_build_requests"); };
   const double before = attempts();
   EXPECT_GT(before, 0);
   for (int i = 0; i < 50; ++i) {

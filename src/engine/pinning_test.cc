@@ -17,6 +17,7 @@
 #include "base/rng.h"
 #include "base/sanitized.h"
 #include "engine/engine.h"
+#include "engine/test_metric.h"
 #include "io/sim_file_system.h"
 
 namespace aionbd::pinning_test {
@@ -105,13 +106,7 @@ class PinningTest : public testing::Test {
     return out;
   }
 
-  double metric(std::string_view name) const {
-    for (const MetricSample& sample : database_->metrics()) {
-      if (sample.row->name == name) return sample.value;
-    }
-    ADD_FAILURE() << "no metric " << name;
-    return 0;
-  }
+  double metric(std::string_view name) const { return metric_of(*database_, name); }
 
   struct Places {
     size_t all = 0, codes = 0, nothing = 0;

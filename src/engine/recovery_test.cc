@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "engine/op.h"
 #include "engine/row.h"
+#include "engine/test_metric.h"
 #include "io/sim_file_system.h"
 
 namespace aionbd {
@@ -47,12 +48,6 @@ class RecoveryTest : public testing::Test {
     std::vector<Point> out;
     for (uint64_t id = first; id < first + n; ++id) out.push_back({id, {1, 2}, {}});
     return out;
-  }
-  static double metric(const Database& database, std::string_view name) {
-    for (const MetricSample& sample : database.metrics()) {
-      if (sample.row->name == name) return sample.value;
-    }
-    return -1;
   }
 
   SimFileSystem files_;
@@ -120,7 +115,7 @@ TEST_F(RecoveryTest, ARecordThatDoesNotFitStopsItsCollectionOnly) {
           encode_remove(77, IdType::kString, words)});
   const auto database = open().value();
   EXPECT_EQ(database->health().quarantined, (std::vector<std::string>{"upserted", "removed"}));
-  EXPECT_EQ(metric(*database, "collections_quarantined"), 2);
+  EXPECT_EQ(metric_of(*database, "collections_quarantined"), 2);
   EXPECT_EQ(database->collection("whole").value()->count(nullptr).value(), 5u);
   EXPECT_EQ(database->collection("removed").value()->count(nullptr).error().code(),
             Code::kCorruption);

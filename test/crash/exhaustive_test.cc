@@ -17,6 +17,7 @@
 
 #include "engine/engine.h"
 #include "engine/pinning.h"
+#include "engine/test_metric.h"
 #include "io/sim_file_system.h"
 #include "test/crash/recovered.h"
 #include "test/long_runs.h"
@@ -282,12 +283,7 @@ void write_as_a_group(Store& store) {
     operations.push_back(Operation::upsert("alpha", points(4 * w, 6, 10 + static_cast<float>(w))));
   }
   const auto waiting = [&store] {
-    for (const MetricSample& sample : store.database->metrics()) {
-      if (sample.row->name == std::string_view("persistence_wal_group_queue_depth")) {
-        return sample.value;
-      }
-    }
-    return -1.0;
+    return metric_of(*store.database, "persistence_wal_group_queue_depth");
   };
   // The first writer leads a group of its own and is held at the disk until the others have queued.
   std::vector<std::thread> writers;

@@ -15,6 +15,7 @@
 #include "base/rng.h"
 #include "engine/engine.h"
 #include "engine/store_backup.h"
+#include "engine/test_metric.h"
 #include "io/sim_file_system.h"
 #include "test/model/history.h"
 
@@ -48,14 +49,6 @@ void expect_holds(const Collection& collection, const Truth& truth) {
     ASSERT_EQ(point.values[0], want->second);
     ++want;
   }
-}
-
-double metric(const Database& database, std::string_view name) {
-  for (const MetricSample& sample : database.metrics()) {
-    if (sample.row->name == name) return sample.value;
-  }
-  ADD_FAILURE() << "no such metric: " << name;
-  return 0;
 }
 
 class FullSimulatedDiskTest : public testing::Test {
@@ -120,12 +113,12 @@ class FullSimulatedDiskTest : public testing::Test {
 };
 
 TEST_F(FullSimulatedDiskTest, DeletesCheckpointsAndCompactionGoOn) {
-  EXPECT_EQ(metric(*database_, "persistence_reserve_bytes"), 64 << 10);
+  EXPECT_EQ(metric_of(*database_, "persistence_reserve_bytes"), 64 << 10);
   files_.set_capacity(files_.used_bytes());
   expect_refused();
   remove(10, 5);
-  EXPECT_EQ(metric(*database_, "persistence_reserve_bytes"), 0);
-  EXPECT_EQ(metric(*database_, "persistence_reserve_uses_total"), 1);
+  EXPECT_EQ(metric_of(*database_, "persistence_reserve_bytes"), 0);
+  EXPECT_EQ(metric_of(*database_, "persistence_reserve_uses_total"), 1);
   expect_refused();
   remove(15, 5);
   EXPECT_TRUE(database_->checkpoint().ok());
@@ -144,7 +137,7 @@ TEST_F(FullSimulatedDiskTest, UpsertsResumeByThemselves) {
   files_.set_capacity(UINT64_MAX);
   clock_.advance(std::chrono::seconds(5));
   upsert(200, 10, 3);
-  EXPECT_EQ(metric(*database_, "persistence_reserve_bytes"), 64 << 10);
+  EXPECT_EQ(metric_of(*database_, "persistence_reserve_bytes"), 64 << 10);
   reopen();
   expect_holds(*collection_, truth_);
 }
@@ -250,13 +243,13 @@ TEST_F(FullSimulatedDiskTest, ADeleteWaitsForTheIndexFileThatTookTheSpace) {
   remove(1000, 5);
   job.join();
   EXPECT_TRUE(refused);
-  EXPECT_EQ(metric(*database_, "l2_indexes"), 0);
-  EXPECT_EQ(metric(*database_, "compactions_total"), 1) << "the merge is worth having without";
+  EXPECT_EQ(metric_of(*database_, "l2_indexes"), 0);
+  EXPECT_EQ(metric_of(*database_, "compactions_total"), 1) << "the merge is worth having without";
   files_.set_hook({});
   files_.set_capacity(UINT64_MAX);
   clock_.advance(std::chrono::hours(1));
   EXPECT_TRUE(collection_->optimize().ok());
-  EXPECT_EQ(metric(*database_, "l2_indexes"), 1);
+  EXPECT_EQ(metric_of(*database_, "l2_indexes"), 1);
   reopen();
   expect_holds(*collection_, truth_);
 }
@@ -265,21 +258,21 @@ TEST_F(FullSimulatedDiskTest, ADeleteWaitsForTheIndexFileThatTookTheSpace) {
 TEST_F(FullSimulatedDiskTest, AMergeOnTheReserveIsPublishedBeforeItHasAnIndex) {
   make_index_due();
   ASSERT_TRUE(collection_->optimize().ok());
-  ASSERT_EQ(metric(*database_, "l2_indexes"), 1);
+  ASSERT_EQ(metric_of(*database_, "l2_indexes"), 1);
   files_.set_capacity(files_.used_bytes());
   remove(1000, 20);
   const uint64_t used = files_.used_bytes();
   const Status merged = collection_->optimize();
   EXPECT_TRUE(merged.ok()) << merged.to_string();
   EXPECT_LT(files_.used_bytes(), used);
-  EXPECT_EQ(metric(*database_, "l2_indexes"), 0);
+  EXPECT_EQ(metric_of(*database_, "l2_indexes"), 0);
   remove(1020, 5);
   expect_holds(*collection_, truth_);
   files_.set_capacity(UINT64_MAX);
   clock_.advance(std::chrono::hours(1));
   upsert(5000, 1, 1);
   EXPECT_TRUE(collection_->optimize().ok());
-  EXPECT_EQ(metric(*database_, "l2_indexes"), 1);
+  EXPECT_EQ(metric_of(*database_, "l2_indexes"), 1);
   reopen();
   expect_holds(*collection_, truth_);
 }
@@ -327,7 +320,7 @@ TEST_F(FullSimulatedDiskTest, ARestoreThatDoesNotFitWritesNothing) {
 
 TEST_F(FullSimulatedDiskTest, ALogThatGrowsMakesACheckpointDue) {
   for (int i = 0; i < 20; ++i) upsert(0, 50, 5);
-  EXPECT_GT(metric(*database_, "persistence_checkpoint_success_total"), 1);
+  EXPECT_GT(metric_of(*database_, "persistence_checkpoint_success_total"), 1);
 }
 
 /// A tmpfs of a few megabytes, unmounted at its end.

@@ -16,6 +16,7 @@
 #include "base/sanitized.h"
 #include "base/thread_pool.h"
 #include "engine/engine.h"
+#include "engine/test_metric.h"
 #include "test/memory/shortage.h"
 #include "test/model/history.h"
 
@@ -112,12 +113,7 @@ class AllocationTest : public testing::Test {
     EXPECT_TRUE(done.has_value()) << done.status().to_string();
     state_ = Operation::upsert(name, points).apply(state_);
   }
-  double queued() const {
-    for (const MetricSample& sample : database_->metrics()) {
-      if (sample.row->name == "persistence_wal_group_queue_depth") return sample.value;
-    }
-    return -1;
-  }
+  double queued() const { return metric_of(*database_, "persistence_wal_group_queue_depth"); }
   void close() {
     a_.reset();
     words_.reset();
