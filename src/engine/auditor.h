@@ -16,7 +16,8 @@
 // the samples show the drift anew.
 //
 // It is one thread of the lowest priority, which sleeps until a query was kept, waits for a moment
-// without searches, does one query's work, and rests 99 times as long as that took.
+// without searches, does one query's work, and rests 99 times as long as that took, or nine times
+// while a promise that was found broken waits for its curve.
 #pragma once
 
 #include <functional>
@@ -44,6 +45,8 @@ class CurveMeasurement {
 
   StoredCollection& collection() const { return *collection_; }
   bool finished() const { return next_ == queries_.size(); }
+  /// Until it is attached, answers claim more than they hold.
+  bool mends_promise() const { return why_ == AuditVerdict::kTooOptimistic; }
   /// Asks the next query at every setting. Errors: as search_view. REQUIRES: !finished().
   Status step(const SearchEnvironment& environment, Deadline deadline);
   /// Puts what was measured in the place of the curves. REQUIRES: finished().
@@ -114,6 +117,7 @@ class Auditor {
   bool wait_for_work();
   /// Returns when no search has ended for a while, or it took too long to see that.
   void wait_for_quiet();
+  MonotonicTime::duration rest_after(MonotonicTime::duration work);
   /// False when stopped.
   bool pause(MonotonicTime::duration time);
   SearchEnvironment environment() const;
